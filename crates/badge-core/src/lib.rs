@@ -1,0 +1,22 @@
+//! The ideas of BADGE as pure functions over plain data.
+//!
+//! Reading order: a [`config`] describes a backbone; [`exit`] says where exits sit and [`bypass`]
+//! what feeds them; an exit answers with a [`distribution`]; two distributions have a
+//! [`divergence`]; a [`policy`] watches the exits and decides when to stop; [`cost`] says what was
+//! saved. [`checkpoint`] knows the name and shape of every weight.
+//!
+//! This crate knows nothing of tensor libraries, threads, clocks, files or the network: it reads
+//! bytes that it is given.
+
+pub mod activation;
+pub mod bypass;
+pub mod checkpoint;
+pub mod config;
+pub mod cost;
+pub mod distribution;
+pub mod divergence;
+pub mod error;
+pub mod exit;
+pub mod policy;
+
+pub use error::{Error, Result};

@@ -1,0 +1,2 @@
+//! The `badge` command.
+fn main() {}
