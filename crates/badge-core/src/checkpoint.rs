@@ -1,1 +1,278 @@
-//! Being written.
+//! Named tensors, in and out of safetensors bytes.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+
+use half::{bf16, f16};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+
+use crate::error::{Error, Result};
+
+pub mod layout;
+pub mod names;
+pub mod pretrained;
+
+/// The Python module that is written beside the weights: with it `transformers` gives every
+/// exit's logits (`trust_remote_code`).
+pub const MODELING_BADGE: &str = include_str!("checkpoint/modeling_badge.py");
+
+/// A dense f32 array in row-major order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tensor {
+    /// Extent of every axis.
+    pub shape: Vec<usize>,
+    /// The values, the last axis fastest.
+    pub values: Vec<f32>,
+}
+
+/// All tensors of a model by name, as one set even when they came from several files.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Checkpoint {
+    tensors: BTreeMap<String, Tensor>,
+    /// The file each tensor came from, for messages.
+    files: HashMap<String, String>,
+}
+
+impl Checkpoint {
+    /// Reads one safetensors file. F16 and BF16 are widened; integer tensors, which are buffers
+    /// such as `position_ids`, are skipped.
+    ///
+    /// # Errors
+    /// A header that lies, a type that holds no weights, a value that is not finite.
+    pub fn from_safetensors(file: &str, bytes: &[u8]) -> Result<Self> {
+        let parsed = SafeTensors::deserialize(bytes)
+            .map_err(|source| Error::Safetensors { file: file.to_owned(), source })?;
+        let mut checkpoint = Self::default();
+        for (name, view) in parsed.iter() {
+            if let Some(values) = widen(file, name, &view)? {
+                let tensor = Tensor { shape: view.shape().to_vec(), values };
+                checkpoint.insert(file, name.to_owned(), tensor)?;
+            }
+        }
+        Ok(checkpoint)
+    }
+
+    /// Adds a tensor.
+    ///
+    /// # Errors
+    /// When a value is NaN or infinite.
+    ///
+    /// # Panics
+    /// When the shape and the number of values disagree.
+    pub fn insert(&mut self, file: &str, name: String, tensor: Tensor) -> Result<()> {
+        assert_eq!(tensor.shape.iter().product::<usize>(), tensor.values.len(), "{name}");
+        if let Some(element) = tensor.values.iter().position(|v| !v.is_finite()) {
+            let value = tensor.values[element];
+            return Err(Error::NotFinite { file: file.to_owned(), tensor: name, value, element });
+        }
+        self.files.insert(name.clone(), file.to_owned());
+        self.tensors.insert(name, tensor);
+        Ok(())
+    }
+
+    /// Takes over every tensor of another file of the same model.
+    pub fn extend(&mut self, other: Self) {
+        self.tensors.extend(other.tensors);
+        self.files.extend(other.files);
+    }
+
+    /// The tensor of this name.
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.tensors.get(name)
+    }
+
+    /// Whether the checkpoint holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.tensors.is_empty()
+    }
+
+    /// All tensors in the order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))
+    }
+
+    /// Removes and returns the tensor if its shape is the expected one.
+    ///
+    /// # Errors
+    /// When it is there with another shape.
+    pub fn take(&mut self, name: &str, shape: &[usize]) -> Result<Option<Tensor>> {
+        let Some(tensor) = self.tensors.remove(name) else { return Ok(None) };
+        if tensor.shape != shape {
+            return Err(Error::TensorShape {
+                file: self.file_of(name),
+                tensor: name.to_owned(),
+                found: tensor.shape,
+                expected: shape.to_vec(),
+            });
+        }
+        Ok(Some(tensor))
+    }
+
+    /// Holds the checkpoint against a layout: nothing missing, extra or misshapen.
+    ///
+    /// # Errors
+    /// Names the first tensor that does not fit.
+    pub fn check(&self, layout: &[layout::TensorSpec]) -> Result<()> {
+        let mut expected = HashMap::with_capacity(layout.len());
+        for spec in layout {
+            expected.insert(spec.name.as_str(), spec.shape.as_slice());
+            let Some(tensor) = self.tensors.get(&spec.name) else {
+                return Err(Error::MissingTensor {
+                    file: self.any_file(),
+                    tensor: spec.name.clone(),
+                });
+            };
+            if tensor.shape != spec.shape {
+                return Err(Error::TensorShape {
+                    file: self.file_of(&spec.name),
+                    tensor: spec.name.clone(),
+                    found: tensor.shape.clone(),
+                    expected: spec.shape.clone(),
+                });
+            }
+        }
+        match self.tensors.keys().find(|name| !expected.contains_key(name.as_str())) {
+            None => Ok(()),
+            Some(extra) => Err(Error::UnexpectedTensor {
+                file: self.file_of(extra),
+                tensor: extra.clone(),
+            }),
+        }
+    }
+
+    /// The bytes of a safetensors file that `transformers` accepts (`format: pt`).
+    pub fn to_safetensors(&self) -> Vec<u8> {
+        let views = self.tensors.iter().map(|(name, tensor)| (name, F32View(tensor)));
+        let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+        safetensors::serialize(views, Some(metadata))
+            .expect("names are unique and lengths follow from shapes")
+    }
+
+    /// The file a tensor came from.
+    pub(crate) fn file_of(&self, name: &str) -> String {
+        self.files.get(name).cloned().unwrap_or_else(|| "checkpoint".to_owned())
+    }
+
+    fn any_file(&self) -> String {
+        self.files.values().min().cloned().unwrap_or_else(|| "model.safetensors".to_owned())
+    }
+}
+
+/// Lets `safetensors` write our arrays.
+struct F32View<'a>(&'a Tensor);
+
+impl safetensors::View for F32View<'_> {
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.0.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        self.0.values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>().into()
+    }
+
+    fn data_len(&self) -> usize {
+        self.0.values.len() * size_of::<f32>()
+    }
+}
+
+/// The values of a tensor as f32, or `None` for an integer buffer.
+fn widen(file: &str, name: &str, view: &TensorView) -> Result<Option<Vec<f32>>> {
+    let bytes = view.data();
+    let values = match view.dtype() {
+        Dtype::F32 => from_chunks(bytes, f32::from_le_bytes),
+        Dtype::F16 => from_chunks(bytes, |b| f16::from_le_bytes(b).to_f32()),
+        Dtype::BF16 => from_chunks(bytes, |b| bf16::from_le_bytes(b).to_f32()),
+        Dtype::F64 => from_chunks(bytes, |b| f64::from_le_bytes(b) as f32),
+        Dtype::BOOL | Dtype::U8 | Dtype::I64 | Dtype::I32 => return Ok(None),
+        other => {
+            return Err(Error::TensorType {
+                file: file.to_owned(),
+                tensor: name.to_owned(),
+                dtype: format!("{other:?}"),
+            });
+        }
+    };
+    Ok(Some(values))
+}
+
+fn from_chunks<const N: usize>(bytes: &[u8], read: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+    let (chunks, _) = bytes.as_chunks::<N>();
+    chunks.iter().map(|chunk| read(*chunk)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn two_tensors() -> Checkpoint {
+        let mut checkpoint = Checkpoint::default();
+        for (name, shape, start) in [("a.weight", vec![2, 3], 0.5), ("b", vec![4], -2.0)] {
+            let count = shape.iter().product::<usize>();
+            let values = (0..count).map(|i| start + i as f32).collect();
+            checkpoint.insert("here", name.to_owned(), Tensor { shape, values }).unwrap();
+        }
+        checkpoint
+    }
+
+    #[test]
+    fn bytes_round_trip() {
+        let written = two_tensors();
+        let read = Checkpoint::from_safetensors("here", &written.to_safetensors()).unwrap();
+        assert_eq!(read, written);
+    }
+
+    #[test]
+    fn half_precision_is_widened_exactly() {
+        let values = [1.5_f32, -0.25, 1024.0];
+        let f16s: Vec<u8> = values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect();
+        let bf16s: Vec<u8> = values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect();
+        let views = [
+            ("f16", TensorView::new(Dtype::F16, vec![3], &f16s).unwrap()),
+            ("bf16", TensorView::new(Dtype::BF16, vec![3], &bf16s).unwrap()),
+        ];
+        let bytes = safetensors::serialize(views, None).unwrap();
+        let read = Checkpoint::from_safetensors("x", &bytes).unwrap();
+        assert_eq!(read.get("f16").unwrap().values, values);
+        assert_eq!(read.get("bf16").unwrap().values, values);
+    }
+
+    #[test]
+    fn every_truncation_is_an_error_and_never_a_panic() {
+        let bytes = two_tensors().to_safetensors();
+        for length in 0..bytes.len() {
+            let error = Checkpoint::from_safetensors("cut", &bytes[..length]).unwrap_err();
+            assert!(error.to_string().contains("cut: not a valid safetensors file"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_weight_that_is_not_finite_is_named_with_its_place() {
+        let mut checkpoint = Checkpoint::default();
+        let tensor = Tensor { shape: vec![3], values: vec![0.0, f32::NAN, 1.0] };
+        let error = checkpoint.insert("w.safetensors", "x".to_owned(), tensor).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "w.safetensors: tensor `x` holds NaN at element 1; weights must be finite"
+        );
+    }
+
+    #[test]
+    fn a_layout_finds_what_is_missing_extra_or_misshapen() {
+        let spec = |name: &str, shape: &[usize]| layout::TensorSpec {
+            name: name.to_owned(),
+            shape: shape.to_vec(),
+            initial: layout::Initial::Zeros,
+        };
+        let checkpoint = two_tensors();
+        let fits = [spec("a.weight", &[2, 3]), spec("b", &[4])];
+        checkpoint.check(&fits).unwrap();
+        let message = |specs: &[layout::TensorSpec]| checkpoint.check(specs).unwrap_err().to_string();
+        assert!(message(&fits[..1]).contains("`b` is not part of the model"));
+        assert!(message(&[spec("a.weight", &[3, 2])]).contains("[2, 3], but config.json implies [3, 2]"));
+        assert!(message(&[spec("c", &[1])]).contains("`c` is missing"));
+    }
+}

@@ -1,1 +1,253 @@
-//! Being written.
+//! What a Hugging Face `config.json` says about a model, and the `early_exit` key we add to it.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::bypass::BypassConfig;
+use crate::error::{Error, Result};
+use crate::exit::{ExitPlan, Pooler};
+
+mod backbone;
+mod keys;
+
+pub use backbone::{BackboneConfig, Family};
+use keys::Keys;
+
+/// The name under which messages speak of the configuration.
+pub const CONFIG_FILE: &str = "config.json";
+
+/// A whole `config.json`: backbone, labels and exits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelConfig {
+    /// The transformer under the exits.
+    pub backbone: BackboneConfig,
+    /// What the classifier's outputs mean.
+    pub head: HeadConfig,
+    /// Exits and bypasses; `None` for a plain Hugging Face model, whose one exit is its deepest.
+    pub early_exit: Option<EarlyExitConfig>,
+    /// Every key as it was read, so that writing loses nothing that others rely on.
+    raw: Map<String, Value>,
+}
+
+/// The outputs of every exit: one logit per label.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeadConfig {
+    /// Label names in the order of the logits (`id2label`); one name for regression.
+    pub labels: Vec<String>,
+    /// Which loss and which activation belong to the logits.
+    pub problem: ProblemType,
+}
+
+/// Hugging Face's `problem_type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ProblemType {
+    /// One class out of C: softmax and cross-entropy.
+    #[serde(rename = "single_label_classification")]
+    SingleLabel,
+    /// Any subset of C labels: a sigmoid and a binary cross-entropy each.
+    #[serde(rename = "multi_label_classification")]
+    MultiLabel,
+    /// One real number: identity and squared error.
+    #[serde(rename = "regression")]
+    Regression,
+}
+
+impl ProblemType {
+    /// Hugging Face's name of this kind.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SingleLabel => "single_label_classification",
+            Self::MultiLabel => "multi_label_classification",
+            Self::Regression => "regression",
+        }
+    }
+}
+
+/// The `early_exit` key of `config.json`, version 1.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct EarlyExitConfig {
+    /// Version of this description.
+    version: u32,
+    /// Depths, counted from 1, that carry an exit.
+    pub exits: ExitPlan,
+    /// What stands between \[CLS\] and the classifiers.
+    pub pooler: Pooler,
+    /// The bypass of each exit, if there is one.
+    pub bypass: Option<BypassConfig>,
+    /// Dropout before each exit's classifier, in training only.
+    pub exit_dropout: f64,
+}
+
+impl EarlyExitConfig {
+    /// The version that this code writes and reads.
+    pub const VERSION: u32 = 1;
+
+    /// A description with the given parts.
+    pub fn new(exits: ExitPlan, pooler: Pooler, bypass: Option<BypassConfig>, dropout: f64) -> Self {
+        Self { version: Self::VERSION, exits, pooler, bypass, exit_dropout: dropout }
+    }
+
+    fn from_value(value: &Value, backbone: &BackboneConfig) -> Result<Self> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Written {
+            version: u32,
+            exits: Vec<usize>,
+            #[serde(default)]
+            pooler: Pooler,
+            #[serde(default)]
+            bypass: Option<BypassConfig>,
+            #[serde(default)]
+            exit_dropout: Option<f64>,
+        }
+        let wrong = |key: &str, problem: String| Error::ConfigKey {
+            file: CONFIG_FILE.to_owned(),
+            key: key.to_owned(),
+            problem,
+        };
+        let version = value.get("version").and_then(Value::as_u64);
+        if version != Some(u64::from(Self::VERSION)) {
+            return Err(wrong(
+                "early_exit.version",
+                format!("found {version:?}, this program reads version {}", Self::VERSION),
+            ));
+        }
+        let written: Written = serde_json::from_value(value.clone())
+            .map_err(|e| wrong("early_exit", e.to_string()))?;
+        let exits = ExitPlan::new(written.exits, backbone.blocks)
+            .map_err(|problem| wrong("early_exit.exits", problem))?;
+        if written.bypass.is_some_and(|b| b.rank == 0 || b.rank > 65_536) {
+            return Err(wrong("early_exit.bypass.rank", "must lie in 1..=65536".to_owned()));
+        }
+        let exit_dropout = written.exit_dropout.unwrap_or(backbone.classifier_dropout);
+        if !(0.0..1.0).contains(&exit_dropout) {
+            return Err(wrong("early_exit.exit_dropout", format!("{exit_dropout} is not in [0, 1)")));
+        }
+        Ok(Self {
+            version: written.version,
+            exits,
+            pooler: written.pooler,
+            bypass: written.bypass,
+            exit_dropout,
+        })
+    }
+}
+
+impl ModelConfig {
+    /// Reads the bytes of a `config.json`.
+    ///
+    /// # Errors
+    /// Names the key that is missing or holds an impossible value.
+    pub fn from_json(bytes: &[u8]) -> Result<Self> {
+        let value: Value = serde_json::from_slice(bytes)
+            .map_err(|source| Error::Json { file: CONFIG_FILE.to_owned(), source })?;
+        let Value::Object(raw) = value else {
+            return Err(Error::ConfigKey {
+                file: CONFIG_FILE.to_owned(),
+                key: ".".to_owned(),
+                problem: "the document must be a JSON object".to_owned(),
+            });
+        };
+        let keys = Keys::new(&raw);
+        let backbone = BackboneConfig::from_keys(&keys)?;
+        let head = HeadConfig::from_keys(&keys)?;
+        let early_exit = match raw.get("early_exit") {
+            None | Some(Value::Null) => None,
+            Some(value) => Some(EarlyExitConfig::from_value(value, &backbone)?),
+        };
+        Ok(Self { backbone, head, early_exit, raw })
+    }
+
+    /// This backbone with other labels and exits: the configuration of the model that a
+    /// fine-tuning run writes. ElasticBERT becomes BERT with a pooler per exit, which it is.
+    pub fn with_exits(&self, head: HeadConfig, early_exit: EarlyExitConfig) -> Self {
+        let mut config = self.clone();
+        if config.backbone.family == Family::ElasticBert {
+            config.backbone.family = Family::Bert;
+            for key in ["max_output_layers", "num_output_layers"] {
+                config.raw.shift_remove(key);
+            }
+        }
+        config.head = head;
+        config.early_exit = Some(early_exit);
+        config
+    }
+
+    /// The exits: those of the `early_exit` key, or the deepest one of a plain model.
+    pub fn exits(&self) -> EarlyExitConfig {
+        self.early_exit.clone().unwrap_or_else(|| {
+            let deepest = ExitPlan::new(vec![self.backbone.blocks], self.backbone.blocks)
+                .expect("the deepest block alone is a plan");
+            let dropout = self.backbone.classifier_dropout;
+            EarlyExitConfig::new(deepest, Pooler::Shared, None, dropout)
+        })
+    }
+
+    /// The bytes of a `config.json` that [`from_json`](Self::from_json) and Hugging Face's
+    /// `transformers` both read. Keys that this code does not know are kept.
+    pub fn to_json(&self) -> Vec<u8> {
+        let mut object = self.raw.clone();
+        self.backbone.write_keys(&mut object);
+        self.head.write_keys(&mut object);
+        if let Some(early_exit) = &self.early_exit {
+            let architecture = format!("{}ForSequenceClassification", self.backbone.family.class());
+            object.insert("architectures".to_owned(), Value::from(vec![architecture]));
+            let remote = Map::from_iter([(
+                "AutoModelForSequenceClassification".to_owned(),
+                Value::from("modeling_badge.BadgeForSequenceClassification"),
+            )]);
+            object.insert("auto_map".to_owned(), Value::Object(remote));
+            let value = serde_json::to_value(early_exit).expect("plain data serialises");
+            object.insert("early_exit".to_owned(), value);
+        }
+        let mut bytes =
+            serde_json::to_vec_pretty(&Value::Object(object)).expect("plain data serialises");
+        bytes.push(b'\n');
+        bytes
+    }
+}
+
+impl HeadConfig {
+    /// Number of logits of every exit, `C`.
+    pub fn outputs(&self) -> usize {
+        self.labels.len()
+    }
+
+    fn from_keys(keys: &Keys) -> Result<Self> {
+        let labels = keys.labels()?;
+        let problem = match keys.text("problem_type")? {
+            None if labels.len() == 1 => ProblemType::Regression,
+            None => ProblemType::SingleLabel,
+            Some("single_label_classification") => ProblemType::SingleLabel,
+            Some("multi_label_classification") => ProblemType::MultiLabel,
+            Some("regression") => ProblemType::Regression,
+            Some(other) => {
+                let known = "single_label_classification, multi_label_classification or regression";
+                return Err(keys.wrong("problem_type", format!("`{other}` is not {known}")));
+            }
+        };
+        if problem == ProblemType::SingleLabel && labels.len() < 2 {
+            return Err(keys.wrong("id2label", "one class cannot be told from itself".to_owned()));
+        }
+        if problem == ProblemType::Regression && labels.len() != 1 {
+            let problem = format!("regression has one output, found {} labels", labels.len());
+            return Err(keys.wrong("id2label", problem));
+        }
+        Ok(Self { labels, problem })
+    }
+
+    fn write_keys(&self, object: &mut Map<String, Value>) {
+        let numbered = || self.labels.iter().enumerate();
+        let id2label: Map<_, _> =
+            numbered().map(|(i, label)| (i.to_string(), Value::from(label.as_str()))).collect();
+        let label2id: Map<_, _> =
+            numbered().map(|(i, label)| (label.clone(), Value::from(i))).collect();
+        object.shift_remove("num_labels");
+        object.insert("id2label".to_owned(), Value::Object(id2label));
+        object.insert("label2id".to_owned(), Value::Object(label2id));
+        object.insert("problem_type".to_owned(), Value::from(self.problem.name()));
+    }
+}
+
+#[cfg(test)]
+mod tests;
