@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-/// Result with this crate's [`Error`].
+/// Result with this crate's [`enum@Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What can be wrong with a configuration, a checkpoint or a policy specification.
@@ -84,6 +84,31 @@ pub enum Error {
         value: f32,
         /// Its index in row-major order.
         element: usize,
+    },
+    /// An exit answered with no values at all.
+    #[error("an exit needs at least one class or label, but there is none")]
+    NoLogits,
+    /// An exit answered with a number that no probability can be made of.
+    #[error("logit {} of an exit is {value}; the model's weights or its input are damaged", position + 1)]
+    LogitNotFinite {
+        /// Index of the first such logit, from 0.
+        position: usize,
+        /// The logit.
+        value: f32,
+    },
+    /// An exit answered with more or fewer values than its task has classes or labels.
+    #[error("an exit gave {found} logits where the task asks for {expected}")]
+    LogitCount {
+        /// Number of classes or labels of the task; 1 for regression.
+        expected: usize,
+        /// Number of values given.
+        found: usize,
+    },
+    /// Numbers that were given as probabilities and are not.
+    #[error("not a probability distribution: {problem}")]
+    NotADistribution {
+        /// Which number, or their sum, is impossible.
+        problem: String,
     },
     /// A policy specification that cannot be meant.
     #[error("policy `{spec}`: {problem}")]
