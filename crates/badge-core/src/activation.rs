@@ -37,7 +37,10 @@ pub enum Activation {
 /// Each canonical name with the other spellings met in the wild.
 const SPELLINGS: &[(Activation, &[&str])] = &[
     (Activation::Gelu, &["gelu", "gelu_python"]),
-    (Activation::GeluTanh, &["gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_tanh"]),
+    (
+        Activation::GeluTanh,
+        &["gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_tanh"],
+    ),
     (Activation::QuickGelu, &["quick_gelu"]),
     (Activation::Relu, &["relu"]),
     (Activation::LeakyRelu, &["leaky_relu", "leakyrelu"]),
@@ -51,8 +54,10 @@ const SPELLINGS: &[(Activation, &[&str])] = &[
 impl Activation {
     /// The canonical name, which Hugging Face's `ACT2FN` knows too (except `identity`).
     pub fn name(self) -> &'static str {
-        let (_, names) =
-            SPELLINGS.iter().find(|(a, _)| *a == self).expect("every activation is in the table");
+        let (_, names) = SPELLINGS
+            .iter()
+            .find(|(a, _)| *a == self)
+            .expect("every activation is in the table");
         names[0]
     }
 
@@ -145,8 +150,15 @@ impl FromStr for Activation {
             .find(|(_, names)| names.contains(&lower.as_str()))
             .map(|(activation, _)| *activation)
             .ok_or_else(|| {
-                let known: Vec<_> = SPELLINGS.iter().flat_map(|(_, names)| *names).copied().collect();
-                format!("unknown activation `{name}`; known are {}", known.join(", "))
+                let known: Vec<_> = SPELLINGS
+                    .iter()
+                    .flat_map(|(_, names)| *names)
+                    .copied()
+                    .collect();
+                format!(
+                    "unknown activation `{name}`; known are {}",
+                    known.join(", ")
+                )
             })
     }
 }
@@ -191,15 +203,24 @@ mod tests {
     fn every_spelling_reads_as_its_activation_and_round_trips() {
         for (activation, names) in SPELLINGS {
             for name in *names {
-                assert_eq!(name.to_uppercase().parse::<Activation>().as_ref(), Ok(activation));
+                assert_eq!(
+                    name.to_uppercase().parse::<Activation>().as_ref(),
+                    Ok(activation)
+                );
             }
-            assert_eq!(activation.name().parse::<Activation>().as_ref(), Ok(activation));
+            assert_eq!(
+                activation.name().parse::<Activation>().as_ref(),
+                Ok(activation)
+            );
         }
     }
 
     #[test]
     fn an_unknown_name_is_refused_with_the_known_ones() {
         let message = "gleu".parse::<Activation>().unwrap_err();
-        assert!(message.contains("`gleu`") && message.contains("gelu_new"), "{message}");
+        assert!(
+            message.contains("`gleu`") && message.contains("gelu_new"),
+            "{message}"
+        );
     }
 }

@@ -51,7 +51,11 @@ impl BypassConfig {
     pub fn parameters(&self, d: usize) -> usize {
         let projections = 2 * d * self.rank;
         let biases = if self.bias { d + self.rank } else { 0 };
-        let norm = if self.layer_norm == BypassLayerNorm::Own { 2 * d } else { 0 };
+        let norm = if self.layer_norm == BypassLayerNorm::Own {
+            2 * d
+        } else {
+            0
+        };
         projections + biases + norm
     }
 }
@@ -74,10 +78,15 @@ mod tests {
     #[test]
     fn the_default_has_the_papers_26k_parameters() {
         assert_eq!(BypassConfig::default().parameters(768), 26_112);
-        let with_bias = BypassConfig { bias: true, ..BypassConfig::default() };
+        let with_bias = BypassConfig {
+            bias: true,
+            ..BypassConfig::default()
+        };
         assert_eq!(with_bias.parameters(768), 26_896);
-        let shared =
-            BypassConfig { layer_norm: BypassLayerNorm::Shared, ..BypassConfig::default() };
+        let shared = BypassConfig {
+            layer_norm: BypassLayerNorm::Shared,
+            ..BypassConfig::default()
+        };
         assert_eq!(shared.parameters(768), 24_576);
     }
 }

@@ -40,12 +40,17 @@ impl Checkpoint {
     /// # Errors
     /// A header that lies, a type that holds no weights, a value that is not finite.
     pub fn from_safetensors(file: &str, bytes: &[u8]) -> Result<Self> {
-        let parsed = SafeTensors::deserialize(bytes)
-            .map_err(|source| Error::Safetensors { file: file.to_owned(), source })?;
+        let parsed = SafeTensors::deserialize(bytes).map_err(|source| Error::Safetensors {
+            file: file.to_owned(),
+            source,
+        })?;
         let mut checkpoint = Self::default();
         for (name, view) in parsed.iter() {
             if let Some(values) = widen(file, name, &view)? {
-                let tensor = Tensor { shape: view.shape().to_vec(), values };
+                let tensor = Tensor {
+                    shape: view.shape().to_vec(),
+                    values,
+                };
                 checkpoint.insert(file, name.to_owned(), tensor)?;
             }
         }
@@ -60,10 +65,19 @@ impl Checkpoint {
     /// # Panics
     /// When the shape and the number of values disagree.
     pub fn insert(&mut self, file: &str, name: String, tensor: Tensor) -> Result<()> {
-        assert_eq!(tensor.shape.iter().product::<usize>(), tensor.values.len(), "{name}");
+        assert_eq!(
+            tensor.shape.iter().product::<usize>(),
+            tensor.values.len(),
+            "{name}"
+        );
         if let Some(element) = tensor.values.iter().position(|v| !v.is_finite()) {
             let value = tensor.values[element];
-            return Err(Error::NotFinite { file: file.to_owned(), tensor: name, value, element });
+            return Err(Error::NotFinite {
+                file: file.to_owned(),
+                tensor: name,
+                value,
+                element,
+            });
         }
         self.files.insert(name.clone(), file.to_owned());
         self.tensors.insert(name, tensor);
@@ -88,7 +102,9 @@ impl Checkpoint {
 
     /// All tensors in the order of their names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
-        self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))
+        self.tensors
+            .iter()
+            .map(|(name, tensor)| (name.as_str(), tensor))
     }
 
     /// Removes and returns the tensor if its shape is the expected one.
@@ -96,7 +112,9 @@ impl Checkpoint {
     /// # Errors
     /// When it is there with another shape.
     pub fn take(&mut self, name: &str, shape: &[usize]) -> Result<Option<Tensor>> {
-        let Some(tensor) = self.tensors.remove(name) else { return Ok(None) };
+        let Some(tensor) = self.tensors.remove(name) else {
+            return Ok(None);
+        };
         if tensor.shape != shape {
             return Err(Error::TensorShape {
                 file: self.file_of(name),
@@ -131,7 +149,11 @@ impl Checkpoint {
                 });
             }
         }
-        match self.tensors.keys().find(|name| !expected.contains_key(name.as_str())) {
+        match self
+            .tensors
+            .keys()
+            .find(|name| !expected.contains_key(name.as_str()))
+        {
             None => Ok(()),
             Some(extra) => Err(Error::UnexpectedTensor {
                 file: self.file_of(extra),
@@ -142,7 +164,10 @@ impl Checkpoint {
 
     /// The bytes of a safetensors file that `transformers` accepts (`format: pt`).
     pub fn to_safetensors(&self) -> Vec<u8> {
-        let views = self.tensors.iter().map(|(name, tensor)| (name, F32View(tensor)));
+        let views = self
+            .tensors
+            .iter()
+            .map(|(name, tensor)| (name, F32View(tensor)));
         let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
         safetensors::serialize(views, Some(metadata))
             .expect("names are unique and lengths follow from shapes")
@@ -150,11 +175,18 @@ impl Checkpoint {
 
     /// The file a tensor came from.
     pub(crate) fn file_of(&self, name: &str) -> String {
-        self.files.get(name).cloned().unwrap_or_else(|| "checkpoint".to_owned())
+        self.files
+            .get(name)
+            .cloned()
+            .unwrap_or_else(|| "checkpoint".to_owned())
     }
 
     fn any_file(&self) -> String {
-        self.files.values().min().cloned().unwrap_or_else(|| "model.safetensors".to_owned())
+        self.files
+            .values()
+            .min()
+            .cloned()
+            .unwrap_or_else(|| "model.safetensors".to_owned())
     }
 }
 
@@ -171,7 +203,12 @@ impl safetensors::View for F32View<'_> {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        self.0.values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>().into()
+        self.0
+            .values
+            .iter()
+            .flat_map(|v| v.to_le_bytes())
+            .collect::<Vec<_>>()
+            .into()
     }
 
     fn data_len(&self) -> usize {
@@ -213,7 +250,9 @@ mod tests {
         for (name, shape, start) in [("a.weight", vec![2, 3], 0.5), ("b", vec![4], -2.0)] {
             let count = shape.iter().product::<usize>();
             let values = (0..count).map(|i| start + i as f32).collect();
-            checkpoint.insert("here", name.to_owned(), Tensor { shape, values }).unwrap();
+            checkpoint
+                .insert("here", name.to_owned(), Tensor { shape, values })
+                .unwrap();
         }
         checkpoint
     }
@@ -228,11 +267,20 @@ mod tests {
     #[test]
     fn half_precision_is_widened_exactly() {
         let values = [1.5_f32, -0.25, 1024.0];
-        let f16s: Vec<u8> = values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect();
-        let bf16s: Vec<u8> = values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect();
+        let f16s: Vec<u8> = values
+            .iter()
+            .flat_map(|v| f16::from_f32(*v).to_le_bytes())
+            .collect();
+        let bf16s: Vec<u8> = values
+            .iter()
+            .flat_map(|v| bf16::from_f32(*v).to_le_bytes())
+            .collect();
         let views = [
             ("f16", TensorView::new(Dtype::F16, vec![3], &f16s).unwrap()),
-            ("bf16", TensorView::new(Dtype::BF16, vec![3], &bf16s).unwrap()),
+            (
+                "bf16",
+                TensorView::new(Dtype::BF16, vec![3], &bf16s).unwrap(),
+            ),
         ];
         let bytes = safetensors::serialize(views, None).unwrap();
         let read = Checkpoint::from_safetensors("x", &bytes).unwrap();
@@ -245,15 +293,25 @@ mod tests {
         let bytes = two_tensors().to_safetensors();
         for length in 0..bytes.len() {
             let error = Checkpoint::from_safetensors("cut", &bytes[..length]).unwrap_err();
-            assert!(error.to_string().contains("cut: not a valid safetensors file"), "{error}");
+            assert!(
+                error
+                    .to_string()
+                    .contains("cut: not a valid safetensors file"),
+                "{error}"
+            );
         }
     }
 
     #[test]
     fn a_weight_that_is_not_finite_is_named_with_its_place() {
         let mut checkpoint = Checkpoint::default();
-        let tensor = Tensor { shape: vec![3], values: vec![0.0, f32::NAN, 1.0] };
-        let error = checkpoint.insert("w.safetensors", "x".to_owned(), tensor).unwrap_err();
+        let tensor = Tensor {
+            shape: vec![3],
+            values: vec![0.0, f32::NAN, 1.0],
+        };
+        let error = checkpoint
+            .insert("w.safetensors", "x".to_owned(), tensor)
+            .unwrap_err();
         assert_eq!(
             error.to_string(),
             "w.safetensors: tensor `x` holds NaN at element 1; weights must be finite"
@@ -270,9 +328,13 @@ mod tests {
         let checkpoint = two_tensors();
         let fits = [spec("a.weight", &[2, 3]), spec("b", &[4])];
         checkpoint.check(&fits).unwrap();
-        let message = |specs: &[layout::TensorSpec]| checkpoint.check(specs).unwrap_err().to_string();
+        let message =
+            |specs: &[layout::TensorSpec]| checkpoint.check(specs).unwrap_err().to_string();
         assert!(message(&fits[..1]).contains("`b` is not part of the model"));
-        assert!(message(&[spec("a.weight", &[3, 2])]).contains("[2, 3], but config.json implies [3, 2]"));
+        assert!(
+            message(&[spec("a.weight", &[3, 2])])
+                .contains("[2, 3], but config.json implies [3, 2]")
+        );
         assert!(message(&[spec("c", &[1])]).contains("`c` is missing"));
     }
 }

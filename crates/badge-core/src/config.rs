@@ -83,8 +83,19 @@ impl EarlyExitConfig {
     pub const VERSION: u32 = 1;
 
     /// A description with the given parts.
-    pub fn new(exits: ExitPlan, pooler: Pooler, bypass: Option<BypassConfig>, dropout: f64) -> Self {
-        Self { version: Self::VERSION, exits, pooler, bypass, exit_dropout: dropout }
+    pub fn new(
+        exits: ExitPlan,
+        pooler: Pooler,
+        bypass: Option<BypassConfig>,
+        dropout: f64,
+    ) -> Self {
+        Self {
+            version: Self::VERSION,
+            exits,
+            pooler,
+            bypass,
+            exit_dropout: dropout,
+        }
     }
 
     fn from_value(value: &Value, backbone: &BackboneConfig) -> Result<Self> {
@@ -109,19 +120,31 @@ impl EarlyExitConfig {
         if version != Some(u64::from(Self::VERSION)) {
             return Err(wrong(
                 "early_exit.version",
-                format!("found {version:?}, this program reads version {}", Self::VERSION),
+                format!(
+                    "found {version:?}, this program reads version {}",
+                    Self::VERSION
+                ),
             ));
         }
         let written: Written = serde_json::from_value(value.clone())
             .map_err(|e| wrong("early_exit", e.to_string()))?;
         let exits = ExitPlan::new(written.exits, backbone.blocks)
             .map_err(|problem| wrong("early_exit.exits", problem))?;
-        if written.bypass.is_some_and(|b| b.rank == 0 || b.rank > 65_536) {
-            return Err(wrong("early_exit.bypass.rank", "must lie in 1..=65536".to_owned()));
+        if written
+            .bypass
+            .is_some_and(|b| b.rank == 0 || b.rank > 65_536)
+        {
+            return Err(wrong(
+                "early_exit.bypass.rank",
+                "must lie in 1..=65536".to_owned(),
+            ));
         }
         let exit_dropout = written.exit_dropout.unwrap_or(backbone.classifier_dropout);
         if !(0.0..1.0).contains(&exit_dropout) {
-            return Err(wrong("early_exit.exit_dropout", format!("{exit_dropout} is not in [0, 1)")));
+            return Err(wrong(
+                "early_exit.exit_dropout",
+                format!("{exit_dropout} is not in [0, 1)"),
+            ));
         }
         Ok(Self {
             version: written.version,
@@ -139,8 +162,10 @@ impl ModelConfig {
     /// # Errors
     /// Names the key that is missing or holds an impossible value.
     pub fn from_json(bytes: &[u8]) -> Result<Self> {
-        let value: Value = serde_json::from_slice(bytes)
-            .map_err(|source| Error::Json { file: CONFIG_FILE.to_owned(), source })?;
+        let value: Value = serde_json::from_slice(bytes).map_err(|source| Error::Json {
+            file: CONFIG_FILE.to_owned(),
+            source,
+        })?;
         let Value::Object(raw) = value else {
             return Err(Error::ConfigKey {
                 file: CONFIG_FILE.to_owned(),
@@ -155,7 +180,12 @@ impl ModelConfig {
             None | Some(Value::Null) => None,
             Some(value) => Some(EarlyExitConfig::from_value(value, &backbone)?),
         };
-        Ok(Self { backbone, head, early_exit, raw })
+        Ok(Self {
+            backbone,
+            head,
+            early_exit,
+            raw,
+        })
     }
 
     /// This backbone with other labels and exits: the configuration of the model that a
@@ -217,31 +247,38 @@ impl HeadConfig {
         let labels = keys.labels()?;
         let problem = match keys.text("problem_type")? {
             None if labels.len() == 1 => ProblemType::Regression,
-            None => ProblemType::SingleLabel,
-            Some("single_label_classification") => ProblemType::SingleLabel,
+            None | Some("single_label_classification") => ProblemType::SingleLabel,
             Some("multi_label_classification") => ProblemType::MultiLabel,
             Some("regression") => ProblemType::Regression,
             Some(other) => {
                 let known = "single_label_classification, multi_label_classification or regression";
-                return Err(keys.wrong("problem_type", format!("`{other}` is not {known}")));
+                return Err(Keys::wrong(
+                    "problem_type",
+                    format!("`{other}` is not {known}"),
+                ));
             }
         };
         if problem == ProblemType::SingleLabel && labels.len() < 2 {
-            return Err(keys.wrong("id2label", "one class cannot be told from itself".to_owned()));
+            return Err(Keys::wrong(
+                "id2label",
+                "one class cannot be told from itself".to_owned(),
+            ));
         }
         if problem == ProblemType::Regression && labels.len() != 1 {
             let problem = format!("regression has one output, found {} labels", labels.len());
-            return Err(keys.wrong("id2label", problem));
+            return Err(Keys::wrong("id2label", problem));
         }
         Ok(Self { labels, problem })
     }
 
     fn write_keys(&self, object: &mut Map<String, Value>) {
         let numbered = || self.labels.iter().enumerate();
-        let id2label: Map<_, _> =
-            numbered().map(|(i, label)| (i.to_string(), Value::from(label.as_str()))).collect();
-        let label2id: Map<_, _> =
-            numbered().map(|(i, label)| (label.clone(), Value::from(i))).collect();
+        let id2label: Map<_, _> = numbered()
+            .map(|(i, label)| (i.to_string(), Value::from(label.as_str())))
+            .collect();
+        let label2id: Map<_, _> = numbered()
+            .map(|(i, label)| (label.clone(), Value::from(i)))
+            .collect();
         object.shift_remove("num_labels");
         object.insert("id2label".to_owned(), Value::Object(id2label));
         object.insert("label2id".to_owned(), Value::Object(label2id));

@@ -63,7 +63,9 @@ pub struct ExitPlan {
 impl ExitPlan {
     /// An exit after each of `blocks` blocks.
     pub fn every_block(blocks: usize) -> Self {
-        Self { depths: (1..=blocks).map(Depth).collect() }
+        Self {
+            depths: (1..=blocks).map(Depth).collect(),
+        }
     }
 
     /// The given depths of a backbone with `blocks` blocks.
@@ -81,7 +83,9 @@ impl ExitPlan {
         if depths.last() != Some(&blocks) {
             return Err(format!("the deepest block, {blocks}, must carry an exit"));
         }
-        Ok(Self { depths: depths.into_iter().map(Depth).collect() })
+        Ok(Self {
+            depths: depths.into_iter().map(Depth).collect(),
+        })
     }
 
     /// Number of exits.

@@ -1,1 +1,22 @@
-//! Placeholder.
+//! Fine-tuning of multi-exit encoders, on the candle autodiff framework.
+//!
+//! Reading order: [`model`] is the network, [`method`] says which loss its exits get, `optimizer`
+//! and `schedule` how a step is taken, `trainer` is the loop. [`parameters`] holds the variables
+//! by their checkpoint names. Only this crate names the framework.
+
+mod error;
+mod framework;
+mod ops;
+
+pub mod gradients;
+pub mod loss;
+pub mod method;
+pub mod model;
+pub mod optimizer;
+pub mod parameters;
+pub mod schedule;
+pub mod step;
+pub mod weights;
+
+pub use error::{Error, Result};
+pub use framework::Device;

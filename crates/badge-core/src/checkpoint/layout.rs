@@ -32,7 +32,10 @@ pub enum Initial {
 /// All tensors of the model that a configuration describes, in forward order.
 pub fn of_model(config: &ModelConfig) -> Vec<TensorSpec> {
     let exits = config.exits();
-    let mut layout = Layout { specs: Vec::new(), std: config.backbone.initializer_range };
+    let mut layout = Layout {
+        specs: Vec::new(),
+        std: config.backbone.initializer_range,
+    };
     layout.embeddings(&config.backbone);
     layout.blocks(&config.backbone);
     for depth in exits.exits.depths() {
@@ -54,11 +57,19 @@ struct Layout {
 
 impl Layout {
     fn push(&mut self, name: String, shape: Vec<usize>, initial: Initial) {
-        self.specs.push(TensorSpec { name, shape, initial });
+        self.specs.push(TensorSpec {
+            name,
+            shape,
+            initial,
+        });
     }
 
     fn linear(&mut self, module: &ModuleName, outputs: usize, inputs: usize) {
-        self.push(module.weight(), vec![outputs, inputs], Initial::Normal(self.std));
+        self.push(
+            module.weight(),
+            vec![outputs, inputs],
+            Initial::Normal(self.std),
+        );
         self.push(module.bias(), vec![outputs], Initial::Zeros);
     }
 
@@ -71,10 +82,17 @@ impl Layout {
         let tables = [
             (names::word_embeddings(config.family), config.vocabulary),
             (names::position_embeddings(config.family), config.positions),
-            (names::token_type_embeddings(config.family), config.token_types),
+            (
+                names::token_type_embeddings(config.family),
+                config.token_types,
+            ),
         ];
         for (name, rows) in tables {
-            self.push(name, vec![rows, config.embedding], Initial::Normal(self.std));
+            self.push(
+                name,
+                vec![rows, config.embedding],
+                Initial::Normal(self.std),
+            );
         }
         self.norm(&names::embeddings_norm(config.family), config.embedding);
         if config.family == Family::Albert {
@@ -101,7 +119,12 @@ impl Layout {
     fn layer(&mut self, config: &BackboneConfig, block: usize, inner: usize) {
         let (d, f) = (config.hidden, config.intermediate);
         let layer = names::layer(config, block, inner);
-        for module in [&layer.query, &layer.key, &layer.value, &layer.attention_output] {
+        for module in [
+            &layer.query,
+            &layer.key,
+            &layer.value,
+            &layer.attention_output,
+        ] {
             self.linear(module, d, d);
         }
         self.norm(&layer.attention_norm, d);
@@ -195,7 +218,10 @@ mod tests {
     #[test]
     fn no_tensor_is_listed_twice_and_every_copy_has_its_source() {
         for pooler in [Pooler::Shared, Pooler::Own, Pooler::None] {
-            let bypass = BypassConfig { bias: true, ..BypassConfig::default() };
+            let bypass = BypassConfig {
+                bias: true,
+                ..BypassConfig::default()
+            };
             let plan = ExitPlan::new(vec![2, 5, 12], 12).unwrap();
             let exits = EarlyExitConfig::new(plan, pooler, Some(bypass), 0.1);
             let specs = of_model(&albert_base(Some(exits)));

@@ -4,7 +4,6 @@ use super::layout::TensorSpec;
 use super::{Checkpoint, names};
 use crate::config::{BackboneConfig, Family};
 use crate::error::{Error, Result};
-use crate::exit::Depth;
 
 /// A pre-trained checkpoint under our names, and what it did not say.
 #[derive(Debug)]
@@ -48,7 +47,12 @@ pub fn adapt(
         match renamed.take(&spec.name, &spec.shape) {
             Ok(Some(tensor)) => tensors.insert(&origin, spec.name.clone(), tensor)?,
             Ok(None) if may_start_fresh(config, &spec.name) => missing.push(spec.name.clone()),
-            Ok(None) => return Err(Error::MissingTensor { file, tensor: spec.name.clone() }),
+            Ok(None) => {
+                return Err(Error::MissingTensor {
+                    file,
+                    tensor: spec.name.clone(),
+                });
+            }
             // Another task's classifier is no error: this task starts its own.
             Err(Error::TensorShape { .. }) if spec.name.contains("classifier") => {
                 missing.push(spec.name.clone());
@@ -57,7 +61,11 @@ pub fn adapt(
         }
     }
     let unused = renamed.tensors.into_keys().collect();
-    Ok(Pretrained { tensors, missing, unused })
+    Ok(Pretrained {
+        tensors,
+        missing,
+        unused,
+    })
 }
 
 fn may_start_fresh(config: &BackboneConfig, name: &str) -> bool {
@@ -71,14 +79,23 @@ fn may_start_fresh(config: &BackboneConfig, name: &str) -> bool {
 fn canonical(name: &str, config: &BackboneConfig) -> String {
     let name = modern_norm(name);
     let prefix = names::prefix(config.family);
-    let bare = PREFIXES.iter().find_map(|p| name.strip_prefix(p)).unwrap_or(&name);
+    let bare = PREFIXES
+        .iter()
+        .find_map(|p| name.strip_prefix(p))
+        .unwrap_or(&name);
     if config.family == Family::ElasticBert
         && let Some(ours) = elastic_pooler(bare, config)
     {
         return ours;
     }
-    let of_backbone = ["embeddings.", "encoder.", "pooler."].iter().any(|p| bare.starts_with(p));
-    if of_backbone { format!("{prefix}{bare}") } else { name }
+    let of_backbone = ["embeddings.", "encoder.", "pooler."]
+        .iter()
+        .any(|p| bare.starts_with(p));
+    if of_backbone {
+        format!("{prefix}{bare}")
+    } else {
+        name
+    }
 }
 
 /// TensorFlow calls a LayerNorm's weight gamma and its bias beta.
@@ -98,9 +115,11 @@ fn modern_norm(name: &str) -> String {
 
 /// `encoder.pooler.{m}.dense.*` of ElasticBERT as the own pooler of exit m.
 fn elastic_pooler(bare: &str, config: &BackboneConfig) -> Option<String> {
-    let (block, tensor) = bare.strip_prefix("encoder.pooler.")?.split_once(".dense.")?;
+    let (block, tensor) = bare
+        .strip_prefix("encoder.pooler.")?
+        .split_once(".dense.")?;
     let block: usize = block.parse().ok()?;
-    let module = names::exit_pooler(config, Depth(block + 1).index().0);
+    let module = names::exit_pooler(config, block);
     match tensor {
         "weight" => Some(module.weight()),
         "bias" => Some(module.bias()),

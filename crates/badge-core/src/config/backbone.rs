@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use super::keys::Keys;
 use crate::activation::Activation;
+use crate::cost::BackboneShape;
 use crate::error::Result;
 
 /// The architectures that are built in.
@@ -89,14 +90,22 @@ impl BackboneConfig {
             .text("hidden_act")?
             .unwrap_or(if is_albert { "gelu_new" } else { "gelu" })
             .parse()
-            .map_err(|problem| keys.wrong("hidden_act", problem))?;
+            .map_err(|problem| Keys::wrong("hidden_act", problem))?;
         let albert_size = |key, default| {
-            if is_albert { keys.size(key, Some(default)) } else { Ok(default) }
+            if is_albert {
+                keys.size(key, Some(default))
+            } else {
+                Ok(default)
+            }
         };
         let config = Self {
             family,
             vocabulary: keys.size("vocab_size", None)?,
-            embedding: if is_albert { keys.size("embedding_size", Some(128))? } else { hidden },
+            embedding: if is_albert {
+                keys.size("embedding_size", Some(128))?
+            } else {
+                hidden
+            },
             hidden,
             blocks: keys.size("num_hidden_layers", None)?,
             groups: albert_size("num_hidden_groups", 1)?,
@@ -108,8 +117,10 @@ impl BackboneConfig {
             token_types: keys.size("type_vocab_size", Some(2))?,
             layer_norm_eps: keys.number("layer_norm_eps", 1e-12)?,
             hidden_dropout,
-            attention_dropout: keys
-                .dropout("attention_probs_dropout_prob", if is_albert { 0.0 } else { 0.1 })?,
+            attention_dropout: keys.dropout(
+                "attention_probs_dropout_prob",
+                if is_albert { 0.0 } else { 0.1 },
+            )?,
             classifier_dropout: if is_albert {
                 keys.dropout("classifier_dropout_prob", 0.1)?
             } else {
@@ -118,31 +129,52 @@ impl BackboneConfig {
             initializer_range: keys.number("initializer_range", 0.02)?,
             pad_token: keys.number("pad_token_id", 0.0)? as u32,
         };
-        config.check(keys)?;
+        config.check()?;
         Ok(config)
     }
 
     /// Relations between keys that no single key can break.
-    fn check(&self, keys: &Keys) -> Result<()> {
+    fn check(&self) -> Result<()> {
         if !self.hidden.is_multiple_of(self.heads) {
-            let problem = format!("{} heads do not divide hidden_size {}", self.heads, self.hidden);
-            return Err(keys.wrong("num_attention_heads", problem));
+            let problem = format!(
+                "{} heads do not divide hidden_size {}",
+                self.heads, self.hidden
+            );
+            return Err(Keys::wrong("num_attention_heads", problem));
         }
         if self.blocks > 1024 {
-            return Err(keys.wrong("num_hidden_layers", "more than 1024 blocks".to_owned()));
+            return Err(Keys::wrong(
+                "num_hidden_layers",
+                "more than 1024 blocks".to_owned(),
+            ));
         }
         if self.groups > self.blocks {
             let problem = format!("{} groups for {} blocks", self.groups, self.blocks);
-            return Err(keys.wrong("num_hidden_groups", problem));
+            return Err(Keys::wrong("num_hidden_groups", problem));
         }
         if self.layer_norm_eps.is_nan() || self.layer_norm_eps <= 0.0 {
-            return Err(keys.wrong("layer_norm_eps", "must be positive".to_owned()));
+            return Err(Keys::wrong("layer_norm_eps", "must be positive".to_owned()));
         }
         if self.pad_token as usize >= self.vocabulary {
-            let problem = format!("{} is outside the vocabulary of {}", self.pad_token, self.vocabulary);
-            return Err(keys.wrong("pad_token_id", problem));
+            let problem = format!(
+                "{} is outside the vocabulary of {}",
+                self.pad_token, self.vocabulary
+            );
+            return Err(Keys::wrong("pad_token_id", problem));
         }
         Ok(())
+    }
+
+    /// The sizes that costs follow from.
+    pub fn shape(&self) -> BackboneShape {
+        BackboneShape {
+            embedding: (self.family == Family::Albert).then_some(self.embedding),
+            hidden: self.hidden,
+            heads: self.heads,
+            intermediate: self.intermediate,
+            blocks: self.blocks,
+            inner_layers: self.inner_layers,
+        }
     }
 
     /// Size of one attention head, `K = D / H`.
@@ -165,12 +197,18 @@ impl BackboneConfig {
         put("num_hidden_layers", self.blocks.into());
         put("num_attention_heads", self.heads.into());
         put("intermediate_size", self.intermediate.into());
-        put("hidden_act", hugging_face_activation(self.activation).into());
+        put(
+            "hidden_act",
+            hugging_face_activation(self.activation).into(),
+        );
         put("max_position_embeddings", self.positions.into());
         put("type_vocab_size", self.token_types.into());
         put("layer_norm_eps", self.layer_norm_eps.into());
         put("hidden_dropout_prob", self.hidden_dropout.into());
-        put("attention_probs_dropout_prob", self.attention_dropout.into());
+        put(
+            "attention_probs_dropout_prob",
+            self.attention_dropout.into(),
+        );
         put("initializer_range", self.initializer_range.into());
         put("pad_token_id", self.pad_token.into());
         // Weights are written in f32, whatever they were read from.
@@ -191,7 +229,7 @@ fn family(keys: &Keys) -> Result<Family> {
         && kind != "absolute"
     {
         let problem = format!("`{kind}` is not supported; only absolute positions are");
-        return Err(keys.wrong("position_embedding_type", problem));
+        return Err(Keys::wrong("position_embedding_type", problem));
     }
     match keys.text("model_type")? {
         Some("albert") => Ok(Family::Albert),
@@ -199,11 +237,11 @@ fn family(keys: &Keys) -> Result<Family> {
         Some("elasticbert") => Ok(Family::ElasticBert),
         Some(other) => {
             let problem = format!("`{other}` is not one of albert, bert, elasticbert");
-            Err(keys.wrong("model_type", problem))
+            Err(Keys::wrong("model_type", problem))
         }
         None => {
             let problem = "is missing; it must be one of albert, bert, elasticbert".to_owned();
-            Err(keys.wrong("model_type", problem))
+            Err(Keys::wrong("model_type", problem))
         }
     }
 }

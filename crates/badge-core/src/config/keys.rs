@@ -18,8 +18,12 @@ impl<'a> Keys<'a> {
         Self { object }
     }
 
-    pub(crate) fn wrong(&self, key: &str, problem: String) -> Error {
-        Error::ConfigKey { file: CONFIG_FILE.to_owned(), key: key.to_owned(), problem }
+    pub(crate) fn wrong(key: &str, problem: String) -> Error {
+        Error::ConfigKey {
+            file: CONFIG_FILE.to_owned(),
+            key: key.to_owned(),
+            problem,
+        }
     }
 
     fn present(&self, key: &str) -> Option<&'a Value> {
@@ -29,7 +33,9 @@ impl<'a> Keys<'a> {
     pub(crate) fn text(&self, key: &str) -> Result<Option<&'a str>> {
         self.present(key)
             .map(|value| {
-                value.as_str().ok_or_else(|| self.wrong(key, format!("{value} is not a string")))
+                value
+                    .as_str()
+                    .ok_or_else(|| Self::wrong(key, format!("{value} is not a string")))
             })
             .transpose()
     }
@@ -37,18 +43,25 @@ impl<'a> Keys<'a> {
     /// A size of at least 1, or the default when the key is absent.
     pub(crate) fn size(&self, key: &str, default: Option<usize>) -> Result<usize> {
         let Some(value) = self.present(key) else {
-            return default.ok_or_else(|| self.wrong(key, "is missing".to_owned()));
+            return default.ok_or_else(|| Self::wrong(key, "is missing".to_owned()));
         };
         match value.as_u64() {
             Some(size) if (1..=SIZE_MAX).contains(&size) => Ok(size as usize),
-            _ => Err(self.wrong(key, format!("{value} is not a whole number in 1..={SIZE_MAX}"))),
+            _ => Err(Self::wrong(
+                key,
+                format!("{value} is not a whole number in 1..={SIZE_MAX}"),
+            )),
         }
     }
 
     /// A finite number, or the default when the key is absent.
     pub(crate) fn number(&self, key: &str, default: f64) -> Result<f64> {
-        let Some(value) = self.present(key) else { return Ok(default) };
-        value.as_f64().ok_or_else(|| self.wrong(key, format!("{value} is not a number")))
+        let Some(value) = self.present(key) else {
+            return Ok(default);
+        };
+        value
+            .as_f64()
+            .ok_or_else(|| Self::wrong(key, format!("{value} is not a number")))
     }
 
     /// A probability below 1.
@@ -57,7 +70,10 @@ impl<'a> Keys<'a> {
         if (0.0..1.0).contains(&value) {
             Ok(value)
         } else {
-            Err(self.wrong(key, format!("dropout {value} is not in [0, 1)")))
+            Err(Self::wrong(
+                key,
+                format!("dropout {value} is not in [0, 1)"),
+            ))
         }
     }
 
@@ -69,22 +85,31 @@ impl<'a> Keys<'a> {
             return Ok((0..count).map(|i| format!("LABEL_{i}")).collect());
         };
         let Some(map) = value.as_object().filter(|map| !map.is_empty()) else {
-            return Err(self.wrong("id2label", "must map ids to label names".to_owned()));
+            return Err(Self::wrong(
+                "id2label",
+                "must map ids to label names".to_owned(),
+            ));
         };
         let mut labels = vec![None; map.len()];
         for (id, label) in map {
             let place = id.parse::<usize>().ok().and_then(|id| labels.get_mut(id));
-            match (place, label.as_str()) {
-                (Some(place), Some(label)) => *place = Some(label.to_owned()),
-                _ => {
-                    let problem = format!("entry {id}: {label} is not a label with an id in 0..{}", map.len());
-                    return Err(self.wrong("id2label", problem));
-                }
-            }
+            let (Some(place), Some(label)) = (place, label.as_str()) else {
+                let problem = format!(
+                    "entry {id}: {label} is not a label with an id in 0..{}",
+                    map.len()
+                );
+                return Err(Self::wrong("id2label", problem));
+            };
+            *place = Some(label.to_owned());
         }
         labels
             .into_iter()
             .collect::<Option<Vec<_>>>()
-            .ok_or_else(|| self.wrong("id2label", "ids must be 0, 1, 2, ... without a gap".to_owned()))
+            .ok_or_else(|| {
+                Self::wrong(
+                    "id2label",
+                    "ids must be 0, 1, 2, ... without a gap".to_owned(),
+                )
+            })
     }
 }

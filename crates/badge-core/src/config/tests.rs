@@ -20,9 +20,15 @@ fn parse(value: &Value) -> Result<ModelConfig> {
 fn albert_base_reads_with_its_own_defaults() {
     let config = parse(&albert_json()).unwrap();
     let backbone = &config.backbone;
-    assert_eq!((backbone.embedding, backbone.hidden, backbone.head_size()), (128, 768, 64));
+    assert_eq!(
+        (backbone.embedding, backbone.hidden, backbone.head_size()),
+        (128, 768, 64)
+    );
     assert_eq!(backbone.activation, Activation::GeluTanh);
-    assert_eq!((backbone.hidden_dropout, backbone.classifier_dropout), (0.0, 0.1));
+    assert_eq!(
+        (backbone.hidden_dropout, backbone.classifier_dropout),
+        (0.0, 0.1)
+    );
     assert_eq!(config.head.labels, ["LABEL_0", "LABEL_1"]);
     assert_eq!(config.exits().exits.depths(), [Depth(12)]);
 }
@@ -110,9 +116,18 @@ fn each_impossible_value_is_refused_by_the_name_of_its_key() {
         ("problem_type", "ranking".into()),
         ("id2label", serde_json::json!({"0": "a", "2": "b"})),
         ("id2label", serde_json::json!({"0": "a"})),
-        ("early_exit.version", serde_json::json!({"version": 2, "exits": [12]})),
-        ("early_exit.exits", serde_json::json!({"version": 1, "exits": [3]})),
-        ("early_exit", serde_json::json!({"version": 1, "exits": [12], "colour": "red"})),
+        (
+            "early_exit.version",
+            serde_json::json!({"version": 2, "exits": [12]}),
+        ),
+        (
+            "early_exit.exits",
+            serde_json::json!({"version": 1, "exits": [3]}),
+        ),
+        (
+            "early_exit",
+            serde_json::json!({"version": 1, "exits": [12], "colour": "red"}),
+        ),
         (
             "early_exit.bypass.rank",
             serde_json::json!({"version": 1, "exits": [12], "bypass": {"rank": 0}}),
@@ -125,6 +140,9 @@ fn each_impossible_value_is_refused_by_the_name_of_its_key() {
             json["problem_type"] = "single_label_classification".into();
         }
         let message = parse(&json).unwrap_err().to_string();
-        assert!(message.contains(&format!("key `{key}`")), "{key} = {value}: {message}");
+        assert!(
+            message.contains(&format!("key `{key}`")),
+            "{key} = {value}: {message}"
+        );
     }
 }

@@ -1,0 +1,11 @@
+//! The single place that takes the autodiff framework's types into our names.
+
+pub(crate) use candle_core::backprop::GradStore;
+pub(crate) use candle_core::{
+    CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, InplaceOp2, InplaceOp3, Layout, Shape,
+    Storage, Tensor, Var, bail,
+};
+pub(crate) use candle_core::{D, Error as FrameworkError, Result};
+
+/// Where tensors live and are computed. A value, so that another device is a choice of the caller.
+pub use candle_core::Device;

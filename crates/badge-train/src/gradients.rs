@@ -1,0 +1,76 @@
+//! Gradients by parameter name: collected, accumulated, measured.
+
+use std::collections::BTreeMap;
+
+use rayon::prelude::*;
+
+use crate::error::Result;
+use crate::framework::{Device, GradStore, Tensor};
+use crate::ops;
+use crate::parameters::Parameters;
+
+/// The gradient of every parameter that the loss depends on.
+#[derive(Debug, Default)]
+pub struct Gradients {
+    tensors: BTreeMap<String, Tensor>,
+}
+
+impl Gradients {
+    /// Takes the parameters' gradients out of a backward pass.
+    pub(crate) fn of(parameters: &Parameters, mut store: GradStore) -> Self {
+        let tensors = parameters
+            .iter()
+            .filter_map(|(name, var)| Some((name.to_owned(), store.remove(var.as_tensor())?)))
+            .collect();
+        Self { tensors }
+    }
+
+    /// Adds `scale` times another batch's gradients.
+    pub(crate) fn accumulate(&mut self, other: Self, scale: f64) -> Result<()> {
+        for (name, gradient) in other.tensors {
+            let scaled = if scale == 1.0 {
+                gradient
+            } else {
+                (gradient * scale)?
+            };
+            let sum = match self.tensors.remove(&name) {
+                Some(sum) => (sum + scaled)?,
+                None => scaled,
+            };
+            self.tensors.insert(name, sum);
+        }
+        Ok(())
+    }
+
+    /// The gradient of a parameter, if the loss depends on it.
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.tensors.get(name)
+    }
+
+    /// The Euclidean norm of all gradients as one vector.
+    ///
+    /// # Errors
+    /// When the framework refuses an operation.
+    pub fn norm(&self) -> Result<f64> {
+        let mut sum = 0.0;
+        for gradient in self.tensors.values() {
+            sum += match gradient.device() {
+                Device::Cpu => ops::with_values(gradient, sum_of_squares)?,
+                _ => f64::from(gradient.sqr()?.sum_all()?.to_scalar::<f32>()?),
+            };
+        }
+        Ok(sum.sqrt())
+    }
+}
+
+/// Chunks of fixed size, summed in order: the same for any number of threads.
+fn sum_of_squares(values: &[f32]) -> f64 {
+    let chunk = |values: &[f32]| {
+        values
+            .iter()
+            .map(|v| f64::from(*v) * f64::from(*v))
+            .sum::<f64>()
+    };
+    let partial: Vec<f64> = values.par_chunks(16_384).map(chunk).collect();
+    partial.iter().sum()
+}

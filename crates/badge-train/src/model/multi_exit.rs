@@ -1,0 +1,169 @@
+//! Backbone and exits together.
+
+use badge_core::checkpoint::{Checkpoint, layout};
+use badge_core::config::ModelConfig;
+use badge_core::exit::Depth;
+
+use super::block::Block;
+use super::embeddings::Embeddings;
+use super::exit::Exit;
+use super::input::ModelInput;
+use crate::error::Result;
+use crate::framework::{Device, Tensor};
+use crate::ops::DropoutStream;
+use crate::parameters::Parameters;
+
+/// A multi-exit encoder with its variables.
+#[derive(Debug)]
+pub struct MultiExitModel {
+    config: ModelConfig,
+    parameters: Parameters,
+    embeddings: Embeddings,
+    blocks: Vec<Block>,
+    /// One entry per block; `None` where the plan has no exit.
+    exits: Vec<Option<Exit>>,
+    device: Device,
+}
+
+/// Whether dropout is drawn.
+#[derive(Debug, Clone, Copy)]
+pub enum Mode {
+    /// No dropout.
+    Evaluation,
+    /// The dropout masks of this optimiser step.
+    Training {
+        /// Seed of the run.
+        seed: u64,
+        /// Number of the forward pass, counted over the whole run.
+        step: u64,
+    },
+}
+
+impl MultiExitModel {
+    /// Builds the model that `config` describes from a checkpoint that fits it exactly.
+    ///
+    /// # Errors
+    /// Names the first tensor that is missing, extra or misshapen.
+    pub fn new(config: ModelConfig, weights: &Checkpoint, device: &Device) -> Result<Self> {
+        let layout = layout::of_model(&config);
+        let parameters = Parameters::from_checkpoint(weights, &layout, device)?;
+        let early_exit = config.exits();
+        let blocks: Vec<_> = (0..config.backbone.blocks)
+            .map(|block| Block::new(&parameters, &config.backbone, block))
+            .collect();
+        let exits = blocks
+            .iter()
+            .enumerate()
+            .map(|(index, block)| {
+                early_exit
+                    .exits
+                    .has(index)
+                    .then(|| Exit::new(&parameters, &config, &early_exit, (index, block)))
+            })
+            .collect();
+        let embeddings = Embeddings::new(&parameters, &config.backbone);
+        Ok(Self {
+            config,
+            embeddings,
+            blocks,
+            exits,
+            device: device.clone(),
+            parameters,
+        })
+    }
+
+    /// What the model is.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Its variables.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// Where it is computed.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Starts a forward pass that runs block by block and may stop at any of them.
+    ///
+    /// # Errors
+    /// When the input does not fit the embedding tables.
+    pub fn start(&self, input: &ModelInput, mode: Mode) -> Result<Forward<'_>> {
+        input.check(&self.config.backbone)?;
+        let stream = match mode {
+            Mode::Evaluation => None,
+            Mode::Training { seed, step } => Some(DropoutStream::new(seed, step)),
+        };
+        let hidden = self.embeddings.forward(input, stream.as_ref())?;
+        Ok(Forward {
+            model: self,
+            lengths: input.lengths.clone(),
+            hidden,
+            stream,
+            blocks_run: 0,
+        })
+    }
+
+    /// The logits of every exit, in the order of the plan: E tensors `[B, C]`.
+    ///
+    /// # Errors
+    /// When the input does not fit the embedding tables.
+    pub fn forward_all_exits(&self, input: &ModelInput, mode: Mode) -> Result<Vec<Tensor>> {
+        let mut forward = self.start(input, mode)?;
+        let mut logits = Vec::with_capacity(self.config.exits().exits.count());
+        while let Some((_, exit)) = forward.next_exit()? {
+            logits.push(exit);
+        }
+        Ok(logits)
+    }
+}
+
+/// A forward pass under way: nothing beyond the last block asked for has been computed.
+#[derive(Debug)]
+pub struct Forward<'a> {
+    model: &'a MultiExitModel,
+    lengths: std::sync::Arc<[usize]>,
+    /// `H_m` of the last block run: `[B, T, D]`.
+    hidden: Tensor,
+    stream: Option<DropoutStream>,
+    blocks_run: usize,
+}
+
+impl Forward<'_> {
+    /// Runs blocks up to the next exit and returns its depth and logits `[B, C]`; `None` after
+    /// the deepest.
+    ///
+    /// # Errors
+    /// When the framework refuses an operation.
+    pub fn next_exit(&mut self) -> Result<Option<(Depth, Tensor)>> {
+        while self.blocks_run < self.model.blocks.len() {
+            if let Some(logits) = self.next_block()? {
+                return Ok(Some((Depth(self.blocks_run), logits)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Runs one block; logits if it carries an exit.
+    fn next_block(&mut self) -> Result<Option<Tensor>> {
+        let index = self.blocks_run;
+        let stream = self.stream.as_ref();
+        let output = self.model.blocks[index].forward(&self.hidden, &self.lengths, stream)?;
+        let logits = match &self.model.exits[index] {
+            Some(exit) => Some(exit.forward(&self.hidden, &output, stream)?),
+            None => None,
+        };
+        self.hidden = output.hidden;
+        self.blocks_run += 1;
+        Ok(logits)
+    }
+
+    /// The hidden states after the last block run, or the embeddings before the first:
+    /// `[B, T, D]`.
+    pub fn hidden(&self) -> &Tensor {
+        &self.hidden
+    }
+}
