@@ -120,7 +120,9 @@ impl AdamW {
         let steps = self.steps as i32;
         Update {
             beta1: beta1 as f32,
+            fresh1: (1.0 - beta1) as f32,
             beta2: beta2 as f32,
+            fresh2: (1.0 - beta2) as f32,
             eps: eps as f32,
             clip: clip as f32,
             keep: if decays {
@@ -191,7 +193,10 @@ impl Moments {
 #[derive(Debug, Clone, Copy)]
 struct Update {
     beta1: f32,
+    /// `1 - β`, rounded once: 1 minus a rounded 0.999 would be off by 5e-5 of itself.
+    fresh1: f32,
     beta2: f32,
+    fresh2: f32,
     eps: f32,
     clip: f32,
     keep: f32,
@@ -213,13 +218,20 @@ impl Update {
     /// The same formulas from the framework's operations, for other devices.
     fn apply_composed(self, parameter: &Var, moments: &Moments, gradient: &Tensor) -> Result<()> {
         let g = gradient.affine(f64::from(self.clip), 0.0)?;
-        let (beta1, beta2) = (f64::from(self.beta1), f64::from(self.beta2));
+        let Self {
+            beta1,
+            fresh1,
+            beta2,
+            fresh2,
+            ..
+        } = self;
+        let wide = f64::from;
         moments
             .mean
-            .set(&((moments.mean.as_tensor() * beta1)? + (&g * (1.0 - beta1))?)?)?;
+            .set(&((moments.mean.as_tensor() * wide(beta1))? + (&g * wide(fresh1))?)?)?;
         moments
             .square
-            .set(&((moments.square.as_tensor() * beta2)? + (g.sqr()? * (1.0 - beta2))?)?)?;
+            .set(&((moments.square.as_tensor() * wide(beta2))? + (g.sqr()? * wide(fresh2))?)?)?;
         let root = (moments.square.sqrt()? / f64::from(self.square_correction))?;
         let step = (moments.mean.as_tensor() / (root + f64::from(self.eps))?)?;
         let kept = (parameter.as_tensor() * f64::from(self.keep))?;
@@ -266,14 +278,19 @@ impl InplaceOp2 for MeanUpdate {
         gradient: &CpuStorage,
         gradient_layout: &Layout,
     ) -> FrameworkResult<()> {
-        let Update { beta1, clip, .. } = self.0;
+        let Update {
+            beta1,
+            fresh1,
+            clip,
+            ..
+        } = self.0;
         let gradient = ops::values(gradient, gradient_layout)?;
         for_each_pair(
             mean,
             mean_layout,
             gradient,
             #[inline(always)]
-            |m, g| *m = beta1 * *m + (1.0 - beta1) * (g * clip),
+            |m, g| *m = beta1 * *m + fresh1 * (g * clip),
         )
     }
 }
@@ -290,7 +307,12 @@ impl InplaceOp2 for SquareUpdate {
         gradient: &CpuStorage,
         gradient_layout: &Layout,
     ) -> FrameworkResult<()> {
-        let Update { beta2, clip, .. } = self.0;
+        let Update {
+            beta2,
+            fresh2,
+            clip,
+            ..
+        } = self.0;
         let gradient = ops::values(gradient, gradient_layout)?;
         for_each_pair(
             square,
@@ -299,7 +321,7 @@ impl InplaceOp2 for SquareUpdate {
             #[inline(always)]
             |v, g| {
                 let g = g * clip;
-                *v = beta2 * *v + (1.0 - beta2) * g * g;
+                *v = beta2 * *v + fresh2 * g * g;
             },
         )
     }

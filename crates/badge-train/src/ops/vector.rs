@@ -129,7 +129,7 @@ pub(super) fn tanh(x: f32) -> f32 {
     ((1.0 - e) / (1.0 + e)).copysign(x)
 }
 
-/// `erf x` with an absolute error below 4e-7: a ratio of odd and even polynomials fitted on
+/// `erf x` with an absolute error below 6e-7: a ratio of odd and even polynomials fitted on
 /// [-4, 4], outside of which erf is ±1 in f32.
 #[inline(always)]
 pub(super) fn erf(x: f32) -> f32 {
@@ -182,7 +182,7 @@ mod tests {
             let error = (f64::from(tanh(x)) - wide.tanh()).abs();
             assert!(error < 2e-7, "tanh({x}): {error:e}");
             let error = (f64::from(erf(x)) - libm::erf(wide)).abs();
-            assert!(error < 4e-7, "erf({x}): {error:e}");
+            assert!(error < 6e-7, "erf({x}): {error:e}");
         }
         assert_eq!((erf(30.0), tanh(30.0)), (erf(4.0), 1.0));
     }
