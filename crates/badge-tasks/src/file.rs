@@ -1,0 +1,255 @@
+//! Reading files with errors that name them, and writing files that are whole or not there.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::{Error, Result};
+
+/// Reads a whole file.
+///
+/// # Errors
+///
+/// [`Error::FileMissing`], [`Error::FilePermission`] or [`Error::FileIo`], naming the path.
+pub fn read_bytes(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).map_err(|source| read_error(path, source))
+}
+
+/// Reads a whole UTF-8 file; a byte order mark at its start is removed.
+///
+/// # Errors
+///
+/// As [`read_bytes`], and [`Error::NotUtf8`] with the offset of the first bad byte.
+pub fn read_text(path: &Path) -> Result<String> {
+    let bytes = read_bytes(path)?;
+    decode(path, &bytes).map(str::to_owned)
+}
+
+/// Writes `bytes` to `path`, or leaves what was there.
+///
+/// # Errors
+///
+/// As [`write_atomic_with`].
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_atomic_with(path, |writer| writer.write_all(bytes))
+}
+
+/// Writes what `fill` produces to `path`, or leaves what was there.
+///
+/// The content goes to a temporary file in the same folder, reaches the disk, and only then takes
+/// the name: a reader, a crash or a full disk never meets half a file.
+///
+/// # Errors
+///
+/// [`Error::FolderMissing`], [`Error::FilePermission`], [`Error::DiskFull`] or [`Error::FileIo`];
+/// the temporary file is gone then.
+pub fn write_atomic_with(
+    path: &Path,
+    fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<()> {
+    let temporary = TemporaryFile {
+        path: temporary_path(path),
+    };
+    write_and_rename(&temporary.path, path, fill).map_err(|source| write_error(path, source))
+}
+
+/// Makes a folder and those above it.
+///
+/// # Errors
+///
+/// [`Error::FilePermission`], [`Error::DiskFull`] or [`Error::FileIo`].
+pub fn create_folder(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).map_err(|source| write_error(path, source))
+}
+
+/// The error for a failed reading operation on `path`.
+pub fn read_error(path: &Path, source: io::Error) -> Error {
+    let path = path.to_path_buf();
+    match source.kind() {
+        ErrorKind::NotFound => Error::FileMissing { path },
+        ErrorKind::PermissionDenied => Error::FilePermission {
+            path,
+            action: "read",
+        },
+        _ => Error::FileIo {
+            path,
+            action: "read",
+            source,
+        },
+    }
+}
+
+/// The error for a failed writing operation on `path`.
+pub fn write_error(path: &Path, source: io::Error) -> Error {
+    let path = path.to_path_buf();
+    match source.kind() {
+        ErrorKind::NotFound => Error::FolderMissing { path },
+        ErrorKind::PermissionDenied => Error::FilePermission {
+            path,
+            action: "write",
+        },
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Error::DiskFull { path },
+        _ => Error::FileIo {
+            path,
+            action: "write",
+            source,
+        },
+    }
+}
+
+/// `bytes` as text without a byte order mark; `path` is for the message.
+pub(crate) fn decode<'a>(path: &Path, bytes: &'a [u8]) -> Result<&'a str> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Ok(text.strip_prefix('\u{feff}').unwrap_or(text)),
+        Err(error) => {
+            let offset = error.valid_up_to();
+            let line = bytes[..offset].split(|byte| *byte == b'\n').count();
+            Err(Error::NotUtf8 {
+                path: path.to_path_buf(),
+                line,
+                offset,
+            })
+        }
+    }
+}
+
+/// Removes the file when a write fails or panics half-way; after the rename it removes nothing.
+struct TemporaryFile {
+    path: PathBuf,
+}
+
+impl Drop for TemporaryFile {
+    fn drop(&mut self) {
+        // Best effort: the error that brought us here is the one to report.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn write_and_rename(
+    temporary: &Path,
+    path: &Path,
+    fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut writer = BufWriter::new(File::create(temporary)?);
+    fill(&mut writer)?;
+    let file = writer
+        .into_inner()
+        .map_err(io::IntoInnerError::into_error)?;
+    file.sync_all()?;
+    drop(file);
+    fs::rename(temporary, path)?;
+    sync_folder(path);
+    Ok(())
+}
+
+/// Makes the rename itself durable where folders can be opened; elsewhere there is no such call.
+fn sync_folder(path: &Path) {
+    let folder = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    if let Ok(folder) = File::open(folder.unwrap_or(Path::new("."))) {
+        let _ = folder.sync_all();
+    }
+}
+
+/// A hidden neighbour of `path` that no other writer uses.
+fn temporary_path(path: &Path) -> PathBuf {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let count = COUNTER.fetch_add(1, Ordering::Relaxed);
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(format!(".{}-{count}.tmp", std::process::id()));
+    path.with_file_name(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn missing_file_is_named() {
+        let error = read_bytes(Path::new("/no/such/file")).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "/no/such/file: no such file; check the path"
+        );
+    }
+
+    #[test]
+    fn bad_utf8_is_located() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("bad.txt");
+        fs::write(&path, b"one\ntwo \xff").unwrap();
+        let error = read_text(&path).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                Error::NotUtf8 {
+                    line: 2,
+                    offset: 8,
+                    ..
+                }
+            ),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn byte_order_mark_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("bom.txt");
+        fs::write(&path, "\u{feff}text").unwrap();
+        assert_eq!(read_text(&path).unwrap(), "text");
+    }
+
+    #[test]
+    fn write_replaces_and_leaves_no_other_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out");
+        write_atomic(&path, b"first").unwrap();
+        write_atomic(&path, b"second").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"second");
+        assert_eq!(names(folder.path()), ["out"]);
+    }
+
+    #[test]
+    fn full_disk_keeps_the_old_content() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out");
+        write_atomic(&path, b"old").unwrap();
+        let error = write_atomic_with(&path, |writer| {
+            writer.write_all(b"half of the ne")?;
+            Err(io::Error::from(ErrorKind::StorageFull))
+        })
+        .unwrap_err();
+        assert!(matches!(error, Error::DiskFull { .. }), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(names(folder.path()), ["out"]);
+    }
+
+    #[test]
+    fn missing_folder_is_an_error_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = write_atomic(&folder.path().join("no/out"), b"x").unwrap_err();
+        assert!(matches!(error, Error::FolderMissing { .. }), "{error}");
+    }
+
+    #[test]
+    fn name_taken_by_a_folder_is_refused_cleanly() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("out")).unwrap();
+        assert!(write_atomic(&folder.path().join("out"), b"x").is_err());
+        assert_eq!(names(folder.path()), ["out"]);
+    }
+}
