@@ -4,7 +4,7 @@
 //! The way of an example through this crate:
 //!
 //! ```text
-//! Task ──► split::load ──► Split ──► a model
+//! Task ──► split::load ──► Split ──► Tokenizer::encode_all ──► batch::Batch ──► a model
 //! (rte, task.toml)  (TSV, CSV, JSONL, Parquet)                                    │
 //!                                  metric::score ◄── LabelSpace::decide ◄── logits┘
 //! ```
@@ -13,6 +13,7 @@
 //! in, others are described by a `task.toml` ([`task_file`]). Every file read is named in the
 //! error that refuses it, with the line and the column.
 
+pub mod batch;
 pub mod dataset;
 mod error;
 pub mod file;
@@ -22,8 +23,11 @@ mod shuffle;
 pub mod split;
 pub mod task;
 pub mod task_file;
+pub mod tokenizer;
 
+pub use batch::{Batch, BatchOrder};
 pub use error::{Error, Result};
 pub use metric::{MetricKind, score};
 pub use split::{Split, TaskData, load};
 pub use task::{Example, LabelSpace, Target, Task};
+pub use tokenizer::{Encoding, Tokenizer};
