@@ -18,6 +18,7 @@ pub mod dataset;
 mod error;
 pub mod file;
 pub mod hash;
+pub mod hub;
 pub mod metric;
 mod shuffle;
 pub mod split;
@@ -27,6 +28,7 @@ pub mod tokenizer;
 
 pub use batch::{Batch, BatchOrder};
 pub use error::{Error, Result};
+pub use hub::{Hub, HubEnvironment, HubId};
 pub use metric::{MetricKind, score};
 pub use split::{Split, TaskData, load};
 pub use task::{Example, LabelSpace, Target, Task};
