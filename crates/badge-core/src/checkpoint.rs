@@ -164,11 +164,16 @@ impl Checkpoint {
 
     /// The bytes of a safetensors file that `transformers` accepts (`format: pt`).
     pub fn to_safetensors(&self) -> Vec<u8> {
+        self.to_safetensors_with(HashMap::new())
+    }
+
+    /// The same with more entries in the file's metadata.
+    pub fn to_safetensors_with(&self, mut metadata: HashMap<String, String>) -> Vec<u8> {
+        metadata.insert("format".to_owned(), "pt".to_owned());
         let views = self
             .tensors
             .iter()
             .map(|(name, tensor)| (name, F32View(tensor)));
-        let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
         safetensors::serialize(views, Some(metadata))
             .expect("names are unique and lengths follow from shapes")
     }
@@ -190,6 +195,18 @@ impl Checkpoint {
     }
 }
 
+/// The metadata of a safetensors file.
+///
+/// # Errors
+/// When the header cannot be read.
+pub fn read_metadata(file: &str, bytes: &[u8]) -> Result<HashMap<String, String>> {
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|source| Error::Safetensors {
+        file: file.to_owned(),
+        source,
+    })?;
+    Ok(header.metadata().clone().unwrap_or_default())
+}
+
 /// Lets `safetensors` write our arrays.
 struct F32View<'a>(&'a Tensor);
 
@@ -203,12 +220,16 @@ impl safetensors::View for F32View<'_> {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        self.0
-            .values
-            .iter()
-            .flat_map(|v| v.to_le_bytes())
-            .collect::<Vec<_>>()
-            .into()
+        if cfg!(target_endian = "little") {
+            bytemuck::cast_slice(&self.0.values).into()
+        } else {
+            self.0
+                .values
+                .iter()
+                .flat_map(|v| v.to_le_bytes())
+                .collect::<Vec<_>>()
+                .into()
+        }
     }
 
     fn data_len(&self) -> usize {

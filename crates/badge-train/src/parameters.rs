@@ -80,6 +80,25 @@ impl Parameters {
         Ok(copy)
     }
 
+    /// Overwrites every variable with the checkpoint's values.
+    pub(crate) fn set(&self, values: &mut Checkpoint, file: &str) -> Result<()> {
+        for (name, var) in &self.variables {
+            let tensor =
+                values
+                    .take(name, var.dims())?
+                    .ok_or_else(|| badge_core::Error::MissingTensor {
+                        file: file.to_owned(),
+                        tensor: name.clone(),
+                    })?;
+            var.set(&Tensor::from_slice(
+                &tensor.values,
+                var.dims(),
+                var.device(),
+            )?)?;
+        }
+        Ok(())
+    }
+
     /// Number of trainable values.
     pub fn count(&self) -> usize {
         self.variables.values().map(|var| var.elem_count()).sum()

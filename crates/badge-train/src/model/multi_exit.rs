@@ -139,22 +139,35 @@ impl Forward<'_> {
     /// # Errors
     /// When the framework refuses an operation.
     pub fn next_exit(&mut self) -> Result<Option<(Depth, Tensor)>> {
+        self.next_wanted_exit(|_| true)
+    }
+
+    /// The same, passing over exits that are not wanted without computing them.
+    ///
+    /// # Errors
+    /// When the framework refuses an operation.
+    pub fn next_wanted_exit(
+        &mut self,
+        wanted: impl Fn(Depth) -> bool,
+    ) -> Result<Option<(Depth, Tensor)>> {
         while self.blocks_run < self.model.blocks.len() {
-            if let Some(logits) = self.next_block()? {
+            if let Some(logits) = self.next_block(&wanted)? {
                 return Ok(Some((Depth(self.blocks_run), logits)));
             }
         }
         Ok(None)
     }
 
-    /// Runs one block; logits if it carries an exit.
-    fn next_block(&mut self) -> Result<Option<Tensor>> {
+    /// Runs one block; logits if it carries a wanted exit.
+    fn next_block(&mut self, wanted: impl Fn(Depth) -> bool) -> Result<Option<Tensor>> {
         let index = self.blocks_run;
         let stream = self.stream.as_ref();
         let output = self.model.blocks[index].forward(&self.hidden, &self.lengths, stream)?;
         let logits = match &self.model.exits[index] {
-            Some(exit) => Some(exit.forward(&self.hidden, &output, stream)?),
-            None => None,
+            Some(exit) if wanted(Depth(index + 1)) => {
+                Some(exit.forward(&self.hidden, &output, stream)?)
+            }
+            _ => None,
         };
         self.hidden = output.hidden;
         self.blocks_run += 1;

@@ -6,7 +6,7 @@ use rand::RngCore;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use super::vector::{CHUNK, for_each_run};
+use super::vector::for_each_run;
 use super::{tensor_like, values, with_values};
 use crate::framework::{CpuStorage, CustomOp1, Device, Layout, Result, Shape, Tensor};
 
@@ -71,9 +71,8 @@ impl Dropout {
             // Two bytes an element, four bytes a word of the generator.
             let mut generator = self.generator.clone();
             generator.set_word_pos((start / 2) as u128);
-            let mut bits = [0_u8; 2 * CHUNK];
-            let bits = &mut bits[..2 * run.len()];
-            generator.fill_bytes(bits);
+            let mut bits = vec![0_u8; 2 * run.len()];
+            generator.fill_bytes(&mut bits);
             let (pairs, _) = bits.as_chunks::<2>();
             for (value, pair) in run.iter_mut().zip(pairs) {
                 let keep = u16::from_le_bytes(*pair) >= self.threshold;

@@ -62,7 +62,9 @@ impl CustomOp1 for AttentionSoftmax {
                     *p = exp(self.scale * (s - top));
                 }
                 let norm = 1.0 / sum(p.iter().copied());
-                p.iter_mut().for_each(|p| *p *= norm);
+                for p in p {
+                    *p *= norm;
+                }
             },
         );
         Ok((CpuStorage::F32(p), layout.shape().clone()))

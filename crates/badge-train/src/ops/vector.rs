@@ -15,7 +15,7 @@ pub(crate) fn dispatch<R>(body: impl FnOnce() -> R) -> R {
 }
 
 /// Elements per parallel task: small enough to share work, large enough to hide the hand-over.
-pub(super) const CHUNK: usize = 16_384;
+const CHUNK: usize = 16_384;
 
 /// Runs `body(row, output)` for every output row of `width` elements.
 pub(super) fn for_each_row(
@@ -113,7 +113,7 @@ pub(super) fn exp(x: f32) -> f32 {
         8.333_452e-3,
         4.166_579_6e-2,
         1.666_666_5e-1,
-        5.000_000_1e-1,
+        0.5,
     ] {
         poly = poly * r + coefficient;
     }
@@ -141,7 +141,7 @@ pub(super) fn erf(x: f32) -> f32 {
         -2.101_024e-6,
         -5.692_506_4e-5,
         -7.349_906_3e-4,
-        -2.954_599_8e-3,
+        -2.954_6e-3,
         -1.609_603_3e-2,
     ] {
         p = p * square + coefficient;

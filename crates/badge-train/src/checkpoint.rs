@@ -1,0 +1,145 @@
+//! The training checkpoint: everything a killed run needs to go on as if nothing had happened.
+//!
+//! One safetensors file holds weights and moments; its metadata holds where the run was and a
+//! fingerprint of its settings. Data order and dropout follow from seed and position, so no
+//! generator state is kept. One file means one rename: a checkpoint is whole or not there.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use badge_core::checkpoint::{Checkpoint, read_metadata};
+use badge_tasks::file;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::evaluate::ExitScores;
+use crate::model::MultiExitModel;
+use crate::observer::EpochReport;
+use crate::optimizer::AdamW;
+
+/// Where a run is.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Finished epochs.
+    pub epochs: usize,
+    /// Optimiser steps taken in the epoch under way.
+    pub steps_in_epoch: usize,
+    /// Optimiser steps taken in all.
+    pub steps: u64,
+    /// Forward passes in training, which number the dropout masks.
+    pub passes: u64,
+    /// Sum of the losses of the epoch under way.
+    pub loss_sum: f64,
+    /// The best epoch so far.
+    pub best: Option<Best>,
+    /// Every finished epoch.
+    pub history: Vec<EpochReport>,
+    /// Seconds of work, interruptions left out.
+    pub seconds: f64,
+}
+
+/// The epoch whose weights are kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Best {
+    /// Counted from 1.
+    pub epoch: usize,
+    /// Its scores on dev.
+    pub scores: ExitScores,
+}
+
+/// Reads and writes one run's checkpoint file.
+#[derive(Debug)]
+pub(crate) struct CheckpointFile {
+    path: PathBuf,
+    /// Settings and data of the run; a checkpoint of other ones is refused.
+    fingerprint: String,
+}
+
+const PROGRESS: &str = "badge.progress";
+const FINGERPRINT: &str = "badge.run";
+
+impl CheckpointFile {
+    /// The checkpoint of the run that writes into `directory`.
+    pub(crate) fn new(directory: &Path, fingerprint: String) -> Self {
+        Self {
+            path: directory.join("checkpoint.safetensors"),
+            fingerprint,
+        }
+    }
+
+    pub(crate) fn exists(&self) -> bool {
+        self.path.exists()
+    }
+
+    pub(crate) fn save(
+        &self,
+        model: &MultiExitModel,
+        optimizer: &AdamW,
+        progress: &Progress,
+    ) -> Result<()> {
+        let mut tensors = model.parameters().to_checkpoint()?;
+        optimizer.save(&mut tensors)?;
+        let progress = serde_json::to_string(progress).expect("plain data serialises");
+        let metadata = HashMap::from([
+            (PROGRESS.to_owned(), progress),
+            (FINGERPRINT.to_owned(), self.fingerprint.clone()),
+        ]);
+        Ok(file::write_atomic(
+            &self.path,
+            &tensors.to_safetensors_with(metadata),
+        )?)
+    }
+
+    /// Puts weights and moments back and returns where the run was.
+    pub(crate) fn restore(
+        &self,
+        model: &MultiExitModel,
+        optimizer: &mut AdamW,
+    ) -> Result<Progress> {
+        let name = self.path.display().to_string();
+        let bytes = file::read_bytes(&self.path)?;
+        let metadata = read_metadata(&name, &bytes)?;
+        let wrong = |problem: &str| Error::Checkpoint {
+            file: self.path.clone(),
+            problem: problem.to_owned(),
+        };
+        let fingerprint = metadata
+            .get(FINGERPRINT)
+            .ok_or_else(|| wrong("no run is named"))?;
+        if *fingerprint != self.fingerprint {
+            let what = difference(fingerprint, &self.fingerprint);
+            return Err(Error::OtherRun {
+                file: self.path.clone(),
+                what,
+            });
+        }
+        let progress = metadata
+            .get(PROGRESS)
+            .ok_or_else(|| wrong("no progress is recorded"))?;
+        let progress: Progress =
+            serde_json::from_str(progress).map_err(|e| wrong(&e.to_string()))?;
+        let mut tensors = Checkpoint::from_safetensors(&name, &bytes)?;
+        model.parameters().set(&mut tensors, &name)?;
+        optimizer.restore(&mut tensors, model.parameters(), progress.steps)?;
+        Ok(progress)
+    }
+
+    /// Removes the checkpoint of a finished run.
+    pub(crate) fn remove(&self) -> Result<()> {
+        let removed = std::fs::remove_file(&self.path);
+        Ok(removed.map_err(|source| file::write_error(&self.path, source))?)
+    }
+}
+
+/// The first setting in which two fingerprints, JSON objects, differ.
+fn difference(theirs: &str, ours: &str) -> String {
+    let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap_or_default();
+    let (theirs, ours) = (parse(theirs), parse(ours));
+    let keys = ours.as_object().into_iter().flat_map(|o| o.keys());
+    for key in keys {
+        if theirs[key] != ours[key] {
+            return format!("{key}: {} there, {} here", theirs[key], ours[key]);
+        }
+    }
+    "settings of another version".to_owned()
+}

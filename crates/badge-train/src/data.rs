@@ -1,0 +1,112 @@
+//! A split as the model takes it: token ids and targets.
+
+use badge_tasks::batch::{Batch, evaluation_batches};
+use badge_tasks::{Encoding, Split, Target, Tokenizer};
+
+use crate::error::{Error, Result};
+use crate::framework::Device;
+use crate::model::{ModelInput, MultiExitModel};
+
+/// Token ids and targets of every row of a split.
+#[derive(Debug)]
+pub struct EncodedSplit {
+    encodings: Vec<Encoding>,
+    targets: Vec<Target>,
+    lengths: Vec<usize>,
+    pad_token: u32,
+}
+
+impl EncodedSplit {
+    /// Tokenises a labelled split.
+    ///
+    /// # Errors
+    /// When a row has no label or cannot be tokenised.
+    pub fn new(split: &Split, tokenizer: &Tokenizer, max_length: usize) -> Result<Self> {
+        let encodings = tokenizer.encode_all(&split.examples, max_length)?;
+        Ok(Self::from_encodings(
+            encodings,
+            split.targets()?,
+            tokenizer.pad_id(),
+        ))
+    }
+
+    /// A split from token ids; `targets` may be empty where only logits are wanted.
+    pub fn from_encodings(encodings: Vec<Encoding>, targets: Vec<Target>, pad_token: u32) -> Self {
+        let lengths = encodings.iter().map(Encoding::len).collect();
+        Self {
+            encodings,
+            targets,
+            lengths,
+            pad_token,
+        }
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.encodings.len()
+    }
+
+    /// Whether there are no rows.
+    pub fn is_empty(&self) -> bool {
+        self.encodings.is_empty()
+    }
+
+    /// Tokens of every row.
+    pub fn lengths(&self) -> &[usize] {
+        &self.lengths
+    }
+
+    /// Token ids of every row.
+    pub fn encodings(&self) -> &[Encoding] {
+        &self.encodings
+    }
+
+    /// The truth of every row.
+    pub fn targets(&self) -> &[Target] {
+        &self.targets
+    }
+
+    /// These rows as one padded batch.
+    pub fn batch(&self, rows: &[usize]) -> Batch {
+        Batch::new(&self.encodings, &self.targets, rows, self.pad_token)
+    }
+
+    /// Batches for evaluation, rows of like length together.
+    pub fn evaluation_batches(&self, batch_size: usize) -> Vec<Vec<usize>> {
+        evaluation_batches(&self.lengths, batch_size)
+    }
+
+    /// Refuses a split that the model cannot take, before any time is spent.
+    ///
+    /// # Errors
+    /// When it is empty, or an id lies outside the model's tables.
+    pub fn check(&self, model: &MultiExitModel, name: &'static str) -> Result<()> {
+        if self.is_empty() {
+            let problem = "holds no rows; at least one is needed".to_owned();
+            return Err(Error::Setting {
+                setting: name,
+                problem,
+            });
+        }
+        for encoding in &self.encodings {
+            let input = ModelInput::new(
+                &encoding.ids,
+                &encoding.type_ids,
+                &[encoding.len()],
+                &Device::Cpu,
+            )?;
+            input.check(&model.config().backbone)?;
+        }
+        Ok(())
+    }
+}
+
+impl ModelInput {
+    /// A padded batch on a device.
+    ///
+    /// # Errors
+    /// When the framework cannot allocate.
+    pub fn of_batch(batch: &Batch, device: &Device) -> Result<Self> {
+        Self::new(&batch.input_ids, &batch.type_ids, &batch.lengths, device)
+    }
+}

@@ -1,0 +1,115 @@
+//! What every exit says about every row, and how well it does.
+
+use badge_core::distribution::{Prediction, PredictionKind};
+use badge_tasks::{LabelSpace, MetricKind, Split, Target};
+use serde::{Deserialize, Serialize};
+
+use crate::data::EncodedSplit;
+use crate::error::Result;
+use crate::model::{Mode, ModelInput, MultiExitModel};
+
+/// The logits of E exits on N rows: computed once, then any policy replays them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExitLogits {
+    /// Number of exits, E.
+    pub exits: usize,
+    /// Logits per exit, C.
+    pub outputs: usize,
+    /// `[N, E, C]` in row-major order.
+    pub values: Vec<f32>,
+}
+
+impl ExitLogits {
+    /// Number of rows, N.
+    pub fn rows(&self) -> usize {
+        self.values.len() / (self.exits * self.outputs)
+    }
+
+    /// The logits of one row at the exit in this place of the plan.
+    pub fn logits(&self, row: usize, exit: usize) -> &[f32] {
+        &self.values[(row * self.exits + exit) * self.outputs..][..self.outputs]
+    }
+
+    /// What each exit says about one row.
+    ///
+    /// # Errors
+    /// When a logit is not finite.
+    pub fn predictions(&self, row: usize, kind: PredictionKind) -> Result<Vec<Prediction>> {
+        (0..self.exits)
+            .map(|exit| Ok(Prediction::from_logits(kind, self.logits(row, exit))?))
+            .collect()
+    }
+
+    /// The answers of the exit in this place of the plan.
+    pub fn answers(&self, exit: usize, space: &LabelSpace) -> Vec<Target> {
+        (0..self.rows())
+            .map(|row| space.decide(self.logits(row, exit)))
+            .collect()
+    }
+}
+
+/// The score of every exit, with the paper's two summaries.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExitScores {
+    /// One score per exit, in the order of the plan.
+    pub exits: Vec<f64>,
+    /// S-avg: their mean.
+    pub average: f64,
+    /// S-best: their maximum.
+    pub best: f64,
+}
+
+impl ExitScores {
+    /// Scores every exit's answers.
+    ///
+    /// # Errors
+    /// When the split has rows without labels.
+    pub fn of(
+        logits: &ExitLogits,
+        split: &Split,
+        (metric, space): (MetricKind, &LabelSpace),
+    ) -> Result<Self> {
+        let exits = (0..logits.exits)
+            .map(|exit| Ok(split.score(metric, &logits.answers(exit, space))?))
+            .collect::<Result<Vec<_>>>()?;
+        let average = exits.iter().sum::<f64>() / exits.len() as f64;
+        let best = exits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        Ok(Self {
+            exits,
+            average,
+            best,
+        })
+    }
+}
+
+/// Rows of a batch in evaluation: larger ones no longer gain speed, smaller ones pad less.
+const EVALUATION_BATCH: usize = 16;
+
+/// Runs every exit on every row.
+///
+/// # Errors
+/// When a row does not fit the model or the framework refuses an operation.
+pub fn evaluate(
+    model: &MultiExitModel,
+    split: &EncodedSplit,
+    mut progress: impl FnMut(usize),
+) -> Result<ExitLogits> {
+    let exits = model.config().exits().exits.count();
+    let outputs = model.config().head.outputs();
+    let mut values = vec![0.0; split.len() * exits * outputs];
+    for rows in split.evaluation_batches(EVALUATION_BATCH) {
+        let input = ModelInput::of_batch(&split.batch(&rows), model.device())?;
+        let logits = model.forward_all_exits(&input, Mode::Evaluation)?; // E × [B, C]
+        for (exit, logits) in logits.iter().enumerate() {
+            for (row, logits) in rows.iter().zip(logits.to_vec2::<f32>()?) {
+                values[(row * exits + exit) * outputs..][..outputs].copy_from_slice(&logits);
+            }
+        }
+        progress(rows.len());
+    }
+    Ok(ExitLogits {
+        exits,
+        outputs,
+        values,
+    })
+}

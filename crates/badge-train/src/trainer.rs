@@ -1,0 +1,342 @@
+//! The training loop.
+
+use std::path::Path;
+use std::time::Instant;
+
+use badge_core::config::ModelConfig;
+use badge_tasks::{BatchOrder, LabelSpace, MetricKind, Split};
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::{Best, CheckpointFile, Progress};
+use crate::data::EncodedSplit;
+use crate::error::{Error, Result};
+use crate::evaluate::{ExitScores, evaluate};
+use crate::gradients::Gradients;
+use crate::loss::Targets;
+use crate::method::Method;
+use crate::model::{Mode, ModelInput, MultiExitModel};
+use crate::model_directory::write_weights;
+use crate::observer::{EpochReport, Observer, StepReport};
+use crate::optimizer::{AdamW, AdamWConfig};
+use crate::schedule::LinearSchedule;
+use crate::step::forward_backward;
+
+/// Everything that decides how a run goes, besides model and data.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrainConfig {
+    /// How the losses of the exits become one.
+    pub method: Method,
+    /// Epochs at most (paper, App. C: 25).
+    pub epochs_max: usize,
+    /// Epochs without a better S-avg before the run stops (paper, App. C: 8).
+    pub patience: usize,
+    /// Rows per forward pass.
+    pub batch_size: usize,
+    /// Forward passes per optimiser step.
+    pub accumulation: usize,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Share of the steps spent on warm-up (paper, App. C: 0.1).
+    pub warmup_ratio: f64,
+    /// AdamW's constants.
+    pub optimizer: AdamWConfig,
+    /// Longest input in tokens.
+    pub max_length: usize,
+    /// Seed of data order and dropout.
+    pub seed: u64,
+    /// Seconds of work between checkpoints inside an epoch.
+    pub checkpoint_seconds: f64,
+}
+
+impl TrainConfig {
+    /// Refuses settings that cannot be meant.
+    ///
+    /// # Errors
+    /// Names the flag.
+    pub fn check(&self) -> Result<()> {
+        let counts = [
+            ("--epochs", self.epochs_max),
+            ("--patience", self.patience),
+            ("--batch-size", self.batch_size),
+            ("--accumulation", self.accumulation),
+        ];
+        if let Some((setting, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
+            return Err(Error::Setting {
+                setting,
+                problem: "must be at least 1".to_owned(),
+            });
+        }
+        let AdamWConfig {
+            weight_decay,
+            gradient_norm_max,
+            ..
+        } = self.optimizer;
+        let ranges = [
+            ("--lr", self.learning_rate, f64::MIN_POSITIVE, 1.0),
+            ("--warmup-ratio", self.warmup_ratio, 0.0, 1.0),
+            ("--weight-decay", weight_decay, 0.0, 1.0),
+            (
+                "--max-grad-norm",
+                gradient_norm_max,
+                f64::MIN_POSITIVE,
+                f64::MAX,
+            ),
+        ];
+        for (setting, value, low, high) in ranges {
+            if !(low..=high).contains(&value) {
+                let problem = format!("{value} does not lie in {low}..={high}");
+                return Err(Error::Setting { setting, problem });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The data of a run and how answers on it are scored.
+#[derive(Debug)]
+pub struct TrainData<'a> {
+    /// Rows to learn from.
+    pub train: &'a EncodedSplit,
+    /// Rows to choose the checkpoint by.
+    pub dev: &'a EncodedSplit,
+    /// The dev split with its parts and labels.
+    pub dev_split: &'a Split,
+    /// What may be answered.
+    pub label_space: &'a LabelSpace,
+    /// The score S.
+    pub metric: MetricKind,
+    /// Hash of the training rows.
+    pub train_sha256: &'a str,
+}
+
+/// A run: model, data, settings and the directory it writes to.
+pub struct Trainer<'a> {
+    model: &'a MultiExitModel,
+    data: TrainData<'a>,
+    config: &'a TrainConfig,
+    directory: &'a Path,
+    observers: Vec<&'a mut dyn Observer>,
+    optimizer: AdamW,
+    progress: Progress,
+    checkpoint: CheckpointFile,
+}
+
+/// Whether a run takes up an earlier one's checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// From the first step.
+    Fresh,
+    /// Behind the checkpoint, if there is one.
+    Resume,
+}
+
+impl<'a> Trainer<'a> {
+    /// Prepares a run; `observers` hear of it in order.
+    ///
+    /// # Errors
+    /// When a setting or a row cannot be meant, or the checkpoint belongs to another run.
+    pub fn new(
+        model: &'a MultiExitModel,
+        data: TrainData<'a>,
+        config: &'a TrainConfig,
+        (directory, start): (&'a Path, Start),
+        observers: Vec<&'a mut dyn Observer>,
+    ) -> Result<Self> {
+        config.check()?;
+        data.train.check(model, "train split")?;
+        data.dev.check(model, "dev split")?;
+        let fingerprint = fingerprint(config, model.config(), &data);
+        let checkpoint = CheckpointFile::new(directory, fingerprint);
+        let mut optimizer = AdamW::new(config.optimizer);
+        let progress = if start == Start::Resume && checkpoint.exists() {
+            checkpoint.restore(model, &mut optimizer)?
+        } else {
+            Progress::default()
+        };
+        Ok(Self {
+            model,
+            data,
+            config,
+            directory,
+            observers,
+            optimizer,
+            progress,
+            checkpoint,
+        })
+    }
+
+    /// Trains until the epochs are used up or patience ends, and returns what happened. The best
+    /// epoch's weights lie in the directory.
+    ///
+    /// # Errors
+    /// When the loss is no longer finite or a file cannot be written.
+    pub fn run(mut self) -> Result<Progress> {
+        let schedule = self.schedule();
+        let steps = self.progress.steps;
+        self.tell(|observer| observer.start(steps, schedule.total))?;
+        let order = BatchOrder {
+            seed: self.config.seed,
+            batch_size: self.config.batch_size,
+        };
+        while !self.is_finished() {
+            let epoch = self.progress.epochs;
+            let batches = order.epoch(epoch, self.data.train.lengths());
+            let windows = batches.chunks(self.config.accumulation);
+            let mut saved = Instant::now();
+            for window in windows.skip(self.progress.steps_in_epoch) {
+                let report = self.step(window, &schedule)?;
+                self.tell(|observer| observer.step(&report))?;
+                if saved.elapsed().as_secs_f64() > self.config.checkpoint_seconds {
+                    self.checkpoint
+                        .save(self.model, &self.optimizer, &self.progress)?;
+                    saved = Instant::now();
+                }
+            }
+            let report = self.finish_epoch()?;
+            self.tell(|observer| observer.epoch(&report))?;
+        }
+        if self.checkpoint.exists() {
+            self.checkpoint.remove()?;
+        }
+        Ok(self.progress)
+    }
+
+    fn is_finished(&self) -> bool {
+        self.progress.epochs >= self.config.epochs_max
+            || epochs_without_gain(&self.progress) >= self.config.patience
+    }
+
+    fn schedule(&self) -> LinearSchedule {
+        let batches = self.data.train.len().div_ceil(self.config.batch_size);
+        let steps = batches.div_ceil(self.config.accumulation) * self.config.epochs_max;
+        let warmup = (steps as f64 * self.config.warmup_ratio).ceil() as u64;
+        LinearSchedule {
+            peak: self.config.learning_rate,
+            warmup,
+            total: steps as u64,
+        }
+    }
+
+    /// One optimiser step over the batches of an accumulation window.
+    fn step(&mut self, window: &[Vec<usize>], schedule: &LinearSchedule) -> Result<StepReport> {
+        let start = Instant::now();
+        let share = 1.0 / window.len() as f64;
+        let mut gradients = Gradients::default();
+        let mut exit_losses = Vec::new();
+        let (mut total, mut tokens) = (0.0, 0);
+        for rows in window {
+            let batch = self.data.train.batch(rows);
+            tokens += batch.size() * batch.tokens;
+            let input = ModelInput::of_batch(&batch, self.model.device())?;
+            let problem = self.model.config().head.problem;
+            let truth: Vec<_> = batch.targets.iter().collect();
+            let targets = Targets::new(problem, &truth, self.model.device())?;
+            let mode = Mode::Training {
+                seed: self.config.seed,
+                step: self.progress.passes,
+            };
+            self.progress.passes += 1;
+            let (loss, of_batch) =
+                forward_backward(self.model, self.config.method, (&input, &targets), mode)?;
+            gradients.accumulate(of_batch, share)?;
+            total += share * f64::from(loss.total.to_scalar::<f32>()?);
+            exit_losses.resize(loss.exits.len(), 0.0);
+            for (sum, exit) in exit_losses.iter_mut().zip(&loss.exits) {
+                *sum += share * f64::from(exit.to_scalar::<f32>()?);
+            }
+        }
+        if !total.is_finite() {
+            let step = self.progress.steps + 1;
+            return Err(Error::LossNotFinite {
+                loss: total as f32,
+                step,
+            });
+        }
+        let rate = schedule.rate(self.progress.steps);
+        let norm = self
+            .optimizer
+            .step(self.model.parameters(), &gradients, rate)?;
+        let seconds = start.elapsed().as_secs_f64();
+        self.progress.steps += 1;
+        self.progress.steps_in_epoch += 1;
+        self.progress.loss_sum += total;
+        self.progress.seconds += seconds;
+        Ok(StepReport {
+            step: self.progress.steps,
+            steps_total: schedule.total,
+            epoch: self.progress.epochs + 1,
+            loss: total,
+            exit_losses,
+            learning_rate: rate,
+            gradient_norm: norm,
+            tokens,
+            seconds,
+        })
+    }
+
+    /// Scores the epoch, keeps its weights if they are the best, and saves the checkpoint.
+    fn finish_epoch(&mut self) -> Result<EpochReport> {
+        let start = Instant::now();
+        let logits = evaluate(self.model, self.data.dev, |_| {})?;
+        let judge = (self.data.metric, self.data.label_space);
+        let scores = ExitScores::of(&logits, self.data.dev_split, judge)?;
+        let progress = &mut self.progress;
+        progress.epochs += 1;
+        let improved = progress
+            .best
+            .as_ref()
+            .is_none_or(|best| scores.average > best.scores.average);
+        if improved {
+            progress.best = Some(Best {
+                epoch: progress.epochs,
+                scores: scores.clone(),
+            });
+            write_weights(self.directory, &self.model.parameters().to_checkpoint()?)?;
+        }
+        progress.seconds += start.elapsed().as_secs_f64();
+        let report = EpochReport {
+            epoch: progress.epochs,
+            epochs_max: self.config.epochs_max,
+            step: progress.steps,
+            loss: progress.loss_sum / progress.steps_in_epoch as f64,
+            scores,
+            improved,
+            epochs_without_gain: epochs_without_gain(progress),
+            seconds: progress.seconds,
+        };
+        progress.history.push(report.clone());
+        progress.steps_in_epoch = 0;
+        progress.loss_sum = 0.0;
+        self.checkpoint
+            .save(self.model, &self.optimizer, &self.progress)?;
+        Ok(report)
+    }
+
+    fn tell(&mut self, tell: impl Fn(&mut dyn Observer) -> Result<()>) -> Result<()> {
+        self.observers
+            .iter_mut()
+            .try_for_each(|observer| tell(*observer))
+    }
+}
+
+fn epochs_without_gain(progress: &Progress) -> usize {
+    progress.epochs - progress.best.as_ref().map_or(0, |best| best.epoch)
+}
+
+/// The settings and data that a checkpoint must share with the run that takes it up. How often
+/// checkpoints are written may change; it decides nothing.
+fn fingerprint(config: &TrainConfig, model: &ModelConfig, data: &TrainData) -> String {
+    let mut value = serde_json::to_value(config).expect("plain data serialises");
+    let object = value.as_object_mut().expect("a struct is an object");
+    object.remove("checkpoint_seconds");
+    let model: serde_json::Value =
+        serde_json::from_slice(&model.to_json()).expect("what was written reads");
+    object.insert("model".to_owned(), model);
+    object.insert("metric".to_owned(), data.metric.name().into());
+    object.insert("train_sha256".to_owned(), data.train_sha256.into());
+    object.insert(
+        "dev_sha256".to_owned(),
+        data.dev_split.sha256.clone().into(),
+    );
+    value.to_string()
+}
