@@ -287,7 +287,11 @@ fn input_layout(columns: &Columns, format: Option<Format>) -> Layout {
 fn load_table(request: &Request<'_>) -> Result<(RawTable, String)> {
     let format = match request.layout.format {
         Some(format) => format,
-        None => Format::of_path(request.path)?,
+        None => match Format::of_path(request.path)? {
+            // Lines have no labels: a task's `.txt` is a table, as MRPC's original files are.
+            Format::Lines if request.labels != Labels::Ignored => Format::Tsv,
+            format => format,
+        },
     };
     let bytes = file::read_bytes(request.path)?;
     let sha256 = sha256_hex(&bytes);

@@ -354,7 +354,7 @@ pub enum Error {
     },
     /// Offline mode forbids what is needed.
     #[error(
-        "{id}: {missing} is not in the cache {cache} and HF_HUB_OFFLINE is set; \
+        "{id}: the cache {cache} lacks {missing} and HF_HUB_OFFLINE is set; \
          run `badge fetch` while online or unset it",
         cache = .cache.display()
     )]

@@ -15,7 +15,7 @@
 //! labels = ["cancel", "order", "smalltalk"]
 //! ## acc, f1, macro-f1, acc-f1, mcc, pearson, spearman or pearson-spearman.
 //! metric = "acc"
-//! ## tsv, csv, jsonl, parquet or lines; by the files' extensions if left out.
+//! ## tsv, csv, jsonl or parquet; by the files' extensions if left out.
 //! format = "tsv"
 //! ## Whether TSV and CSV files start with the columns' names (the default). If not, columns are
 //! ## called by their position: 1 is the first.
@@ -170,6 +170,12 @@ impl Context<'_> {
             Some(name) => Some(self.word("format", name)?),
             None => None,
         };
+        if format == Some(Format::Lines) {
+            return Err(self.error(
+                "format",
+                "`lines` have no labels; use it for prediction only",
+            ));
+        }
         let header = if form.header.unwrap_or(true) {
             Header::FirstLine
         } else {

@@ -156,7 +156,7 @@ fn offline_mode_names_what_is_missing() {
         .unwrap_err()
         .to_string();
     assert!(
-        error.contains("org/name: revision `main` is not in the cache"),
+        error.contains("lacks revision `main` and HF_HUB_OFFLINE is set"),
         "{error}"
     );
     let server = serve(model_files());
@@ -172,7 +172,7 @@ fn offline_mode_names_what_is_missing() {
         .resolve("org/name", &mut |_| {})
         .unwrap_err()
         .to_string();
-    assert!(error.contains("its weights is not in the cache"), "{error}");
+    assert!(error.contains("lacks its weights"), "{error}");
     assert!(error.contains("HF_HUB_OFFLINE"), "{error}");
 }
 

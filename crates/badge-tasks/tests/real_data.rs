@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use badge_tasks::split::{SPLIT_SEED, official_test};
-use badge_tasks::{Split, Target, Task, TaskData, load};
+use badge_tasks::{Example, Split, Target, Task, TaskData, Tokenizer, load};
 
 fn data_folder() -> PathBuf {
     std::env::var_os("BADGE_TEST_DATA").map_or_else(
@@ -157,5 +157,96 @@ fn regression_values_lie_between_0_and_5() {
             panic!("{target:?} is no value")
         };
         assert!((0.0..=5.0).contains(&value), "{value}");
+    }
+}
+
+/// A task file for one of the sets that are not of GLUE.
+fn load_custom(folder: &str, dev: Option<&str>, columns: &str, metric: &str) -> Option<TaskData> {
+    let data = data_folder().join(folder);
+    if !data.is_dir() {
+        eprintln!("skipped: no {}", data.display());
+        return None;
+    }
+    let dev = dev
+        .map(|name| format!("dev = \"{name}\"\n"))
+        .unwrap_or_default();
+    let text = format!(
+        "name = \"{folder}\"\nlabels = \"from-data\"\nmetric = \"{metric}\"\n\
+         [files]\ntrain = \"train.tsv\"\n{dev}test = \"test.tsv\"\n\
+         [columns]\nlabel = \"label\"\n{columns}\n"
+    );
+    let task = badge_tasks::task_file::parse(&data.join("task.toml"), &text).unwrap();
+    Some(load(&task, None, SPLIT_SEED).unwrap())
+}
+
+#[test]
+fn custom_tasks_have_the_published_sizes_and_labels() {
+    let pair = "text = \"query\"\npair = \"document\"";
+    let text = "text = \"text\"";
+    let cases = [
+        (
+            "BANKING77",
+            Some("valid.tsv"),
+            text,
+            "acc",
+            [8622, 1540, 3080],
+            77,
+        ),
+        (
+            "CLINC150",
+            Some("valid.tsv"),
+            text,
+            "acc",
+            [15_000, 3000, 4500],
+            150,
+        ),
+        ("reuters52", None, text, "macro-f1", [5431, 603, 2591], 52),
+        ("20ng", None, text, "acc", [10_183, 1131, 7532], 20),
+        ("WikiQA", Some("dev.tsv"), pair, "f1", [8672, 1130, 2351], 2),
+        ("TrecQA", Some("dev.tsv"), pair, "f1", [5919, 1364, 1517], 2),
+    ];
+    for (folder, dev, columns, metric, sizes, labels) in cases {
+        let Some(data) = load_custom(folder, dev, columns, metric) else {
+            continue;
+        };
+        assert_eq!(
+            [data.train.len(), data.dev.len(), data.test.len()],
+            sizes,
+            "{folder}"
+        );
+        assert_eq!(data.task.label_space.outputs(), labels, "{folder}");
+    }
+}
+
+#[test]
+fn vocabulary_file_tokenises_as_the_tokenizer_file_does() {
+    let models = std::env::var_os("BADGE_TEST_MODELS").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/models"),
+        PathBuf::from,
+    );
+    let model = models.join("arctic-embed-s");
+    let (Ok(tokenizer), Some(data)) = (Tokenizer::from_directory(&model), load_real("rte", "RTE"))
+    else {
+        eprintln!("skipped: no tokeniser in {}", model.display());
+        return;
+    };
+    let hello = tokenizer
+        .encode(&Example::of_pair("Hello, world!", "It's me."), 16)
+        .unwrap();
+    let expected = [
+        101, 7592, 1010, 2088, 999, 102, 2009, 1005, 1055, 2033, 1012, 102,
+    ];
+    assert_eq!(hello.ids, expected);
+    assert_eq!(hello.type_ids, [0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1]);
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(model.join("vocab.txt"), folder.path().join("vocab.txt")).unwrap();
+    let built = Tokenizer::from_directory(folder.path()).unwrap();
+    for max_length in [24, 256] {
+        assert_eq!(
+            built.encode_all(&data.dev.examples, max_length).unwrap(),
+            tokenizer
+                .encode_all(&data.dev.examples, max_length)
+                .unwrap()
+        );
     }
 }

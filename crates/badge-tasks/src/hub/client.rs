@@ -1,7 +1,7 @@
 //! The hub's HTTP: heads, redirects that keep the token to its own server, resumed downloads.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::Duration;
 
@@ -135,7 +135,11 @@ impl Client {
             .open(&partial)
             .map_err(broken)?;
         // Another process may be downloading the same file; the second finds it done.
-        file.lock().map_err(broken)?;
+        match file.lock() {
+            // Some network file systems have no locks; then the loser downloads in vain.
+            Err(error) if error.kind() == ErrorKind::Unsupported => {}
+            locked => locked.map_err(broken)?,
+        }
         if blob.is_file() {
             return Ok(());
         }

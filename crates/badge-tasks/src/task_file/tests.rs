@@ -120,6 +120,11 @@ fn impossible_values_name_their_key() {
         ),
         (
             "metric",
+            "format = \"lines\"\nmetric",
+            "key `format`: `lines` have no labels",
+        ),
+        (
+            "metric",
             "format = \"xls\"\nmetric",
             "key `format`: format `xls` is unknown",
         ),
@@ -140,6 +145,12 @@ fn impossible_values_name_their_key() {
             "name = \" \"",
             "key `name`: must not be empty",
         ),
+    ]);
+}
+
+#[test]
+fn impossible_shares_name_their_key() {
+    check_faults(&[
         (
             "[files]",
             "[split]\ndev = 1.5\n[files]",
