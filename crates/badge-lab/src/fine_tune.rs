@@ -1,0 +1,174 @@
+//! One fine-tuning run from a backbone to a model directory.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use badge_core::checkpoint::{Checkpoint, layout};
+use badge_core::config::{EarlyExitConfig, HeadConfig, ModelConfig, ProblemType};
+use badge_tasks::{LabelSpace, TaskData, Tokenizer};
+use badge_train::Device;
+use badge_train::checkpoint::Progress;
+use badge_train::data::EncodedSplit;
+use badge_train::model::MultiExitModel;
+use badge_train::model_directory::{read_model, write_description};
+use badge_train::observer::{JsonLines, Observer, TensorBoard};
+use badge_train::parameters::initialise;
+use badge_train::trainer::{Start, TrainConfig, TrainData, Trainer};
+use badge_train::weights;
+
+/// What a run starts from.
+#[derive(Debug)]
+pub struct Backbone {
+    /// Configuration of the model to be trained: backbone, labels and exits.
+    pub config: ModelConfig,
+    /// Every tensor of it.
+    pub weights: Checkpoint,
+    /// Its tokeniser.
+    pub tokenizer: Tokenizer,
+    /// Tensors that no file provided and that start fresh.
+    pub fresh: Vec<String>,
+    /// Tensors of the file that have no place in the model.
+    pub unused: Vec<String>,
+}
+
+impl Backbone {
+    /// A pre-trained backbone from a directory, with new exits for a task.
+    ///
+    /// # Errors
+    /// Names the file, key or tensor that is wrong.
+    pub fn from_directory(
+        directory: &Path,
+        labels: &LabelSpace,
+        exits: impl FnOnce(&ModelConfig) -> Result<EarlyExitConfig>,
+        seed: u64,
+    ) -> Result<Self> {
+        let plain = weights::read_config(directory)?;
+        let config = plain.with_exits(head_of(labels), exits(&plain)?);
+        let tokenizer = Tokenizer::from_directory(directory)?;
+        let read = weights::read_pretrained(directory, &config)?;
+        let layout = layout::of_model(&config);
+        let weights = initialise(read.tensors, &layout, seed)?;
+        Ok(Self {
+            config,
+            weights,
+            tokenizer,
+            fresh: read.missing,
+            unused: read.unused,
+        })
+    }
+
+    /// A backbone that starts from random weights.
+    ///
+    /// # Errors
+    /// Never for a configuration that was read; the signature is that of the other way.
+    pub fn fresh(config: ModelConfig, tokenizer: Tokenizer, seed: u64) -> Result<Self> {
+        let layout = layout::of_model(&config);
+        let weights = initialise(Checkpoint::default(), &layout, seed)?;
+        let fresh = layout.into_iter().map(|spec| spec.name).collect();
+        Ok(Self {
+            config,
+            weights,
+            tokenizer,
+            fresh,
+            unused: Vec::new(),
+        })
+    }
+}
+
+/// The outputs of a classifier for these labels.
+pub fn head_of(labels: &LabelSpace) -> HeadConfig {
+    let problem = match labels {
+        LabelSpace::SingleLabel { .. } => ProblemType::SingleLabel,
+        LabelSpace::MultiLabel { .. } => ProblemType::MultiLabel,
+        LabelSpace::Regression => ProblemType::Regression,
+    };
+    HeadConfig {
+        labels: labels.id2label().into_values().collect(),
+        problem,
+    }
+}
+
+/// The label space of a model's outputs.
+///
+/// # Errors
+/// When labels repeat or are empty.
+pub fn label_space_of(head: &HeadConfig) -> Result<LabelSpace> {
+    let labels = head.labels.clone();
+    Ok(match head.problem {
+        ProblemType::SingleLabel => LabelSpace::SingleLabel { labels },
+        ProblemType::MultiLabel => LabelSpace::MultiLabel { labels },
+        ProblemType::Regression => LabelSpace::Regression,
+    })
+}
+
+/// Where a run writes, and where it came from.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// The model directory to be written.
+    pub directory: &'a Path,
+    /// The directory of the pre-trained tokeniser, whose extra files are passed on.
+    pub tokenizer_source: Option<&'a Path>,
+    /// Whether an earlier checkpoint is taken up.
+    pub start: Start,
+}
+
+/// A finished run.
+#[derive(Debug)]
+pub struct FineTuned {
+    /// The best epoch's model, read back from its directory.
+    pub model: MultiExitModel,
+    /// What happened.
+    pub progress: Progress,
+}
+
+/// Runs the training loop and writes the model directory, `log.jsonl` and TensorBoard events.
+///
+/// # Errors
+/// Names what is wrong with settings, data or files; a killed run goes on from its checkpoint.
+pub fn fine_tune(
+    backbone: Backbone,
+    data: &TaskData,
+    config: &TrainConfig,
+    place: Place,
+    observer: &mut dyn Observer,
+) -> Result<FineTuned> {
+    config.check()?;
+    let Place {
+        directory,
+        tokenizer_source,
+        start,
+    } = place;
+    write_description(
+        directory,
+        &backbone.config,
+        &backbone.tokenizer,
+        tokenizer_source,
+    )?;
+    let tokenizer = backbone.tokenizer;
+    let positions = backbone.config.backbone.positions;
+    let max_length = config.max_length.min(positions);
+    let train = EncodedSplit::new(&data.train, &tokenizer, max_length)
+        .context("the train split cannot be tokenised")?;
+    let dev = EncodedSplit::new(&data.dev, &tokenizer, max_length)
+        .context("the dev split cannot be tokenised")?;
+    let model = MultiExitModel::new(backbone.config, &backbone.weights, &Device::Cpu)?;
+    drop(backbone.weights);
+    let train_data = TrainData {
+        train: &train,
+        dev: &dev,
+        dev_split: &data.dev,
+        label_space: &data.task.label_space,
+        metric: data.task.metric,
+        train_sha256: &data.train.sha256,
+    };
+    let mut log = JsonLines::new(&directory.join("log.jsonl"));
+    let mut tensorboard = TensorBoard::new(&directory.join("tensorboard"));
+    let observers: Vec<&mut dyn Observer> = vec![&mut log, &mut tensorboard, observer];
+    let trainer = Trainer::new(&model, train_data, config, (directory, start), observers)?;
+    let progress = trainer.run()?;
+    drop(model);
+    Ok(FineTuned {
+        model: read_model(directory, &Device::Cpu)?,
+        progress,
+    })
+}

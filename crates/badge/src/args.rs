@@ -1,0 +1,49 @@
+//! What can be typed: global flags and one file of flags per command.
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::commands::eval::EvalArgs;
+use crate::commands::train::TrainArgs;
+
+/// Fast, adaptive BERT inference: train multi-exit encoders, let each input leave the network as
+/// soon as its answer is settled.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: GlobalArgs,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Flags that every command takes.
+#[derive(Debug, Args)]
+pub(crate) struct GlobalArgs {
+    /// Print one JSON document on standard output; progress and logs stay on standard error
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub(crate) json: bool,
+    /// Seed of everything random
+    #[arg(long, global = true, value_name = "N", help_heading = "Global options")]
+    pub(crate) seed: Option<u64>,
+    /// Threads to compute with [default: what the machine grants]
+    #[arg(long, global = true, value_name = "N", help_heading = "Global options")]
+    pub(crate) threads: Option<usize>,
+    /// Say nothing but results and errors
+    #[arg(long, short, global = true, help_heading = "Global options")]
+    pub(crate) quiet: bool,
+    /// Say more
+    #[arg(long, short, global = true, action = clap::ArgAction::Count, help_heading = "Global options")]
+    pub(crate) verbose: u8,
+}
+
+/// The seed of commands that are given none.
+pub(crate) const DEFAULT_SEED: u64 = 42;
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Fine-tune a multi-exit model
+    Train(TrainArgs),
+    /// Score every exit of a model, and what a policy saves
+    Eval(EvalArgs),
+}

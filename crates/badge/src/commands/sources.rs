@@ -1,0 +1,59 @@
+//! Where models and data come from: a local directory or the hub.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use badge_tasks::hub::{Hub, HubEnvironment, Progress};
+use badge_tasks::split::SPLIT_SEED;
+use badge_tasks::{Task, TaskData};
+
+use crate::console::Console;
+
+/// The hub as the environment describes it.
+pub(crate) fn hub() -> Hub {
+    Hub::new(HubEnvironment::from_env())
+}
+
+/// A bar that follows a download.
+pub(crate) fn with_download_bar<R>(
+    console: Console,
+    download: impl FnOnce(&mut dyn FnMut(Progress<'_>)) -> badge_tasks::Result<R>,
+) -> Result<R> {
+    let bar = console.bar(0, "downloading");
+    let mut on_progress = |progress: Progress<'_>| {
+        bar.set_length(progress.total.unwrap_or(progress.received) / 1024);
+        bar.set_position(progress.received / 1024);
+        bar.set_message(format!("KiB · {}", progress.file));
+    };
+    let result = download(&mut on_progress);
+    bar.finish_and_clear();
+    Ok(result?)
+}
+
+/// The directory of a model: as it is, or from the hub.
+pub(crate) fn model_directory(name: &str, console: Console) -> Result<PathBuf> {
+    with_download_bar(console, |on_progress| hub().resolve(name, on_progress))
+}
+
+/// The task and its splits, from `--data` or the hub.
+pub(crate) fn task_data(
+    task: &str,
+    data: Option<&Path>,
+    console: Console,
+) -> Result<(TaskData, Option<PathBuf>)> {
+    let task = Task::open(task)?;
+    let folder = data_folder(&task, data, console)?;
+    let loaded = badge_tasks::load(&task, folder.as_deref(), SPLIT_SEED)
+        .with_context(|| format!("task {}", task.name))?;
+    Ok((loaded, folder))
+}
+
+fn data_folder(task: &Task, data: Option<&Path>, console: Console) -> Result<Option<PathBuf>> {
+    match data {
+        Some(folder) => Ok(Some(folder.to_owned())),
+        None if task.hub_files().is_empty() => Ok(None),
+        None => Ok(Some(with_download_bar(console, |on_progress| {
+            hub().glue(task, on_progress)
+        })?)),
+    }
+}

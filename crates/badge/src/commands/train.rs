@@ -1,0 +1,426 @@
+//! `badge train`: fine-tunes a multi-exit model.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use badge_core::activation::Activation;
+use badge_core::bypass::{BypassConfig, BypassLayerNorm};
+use badge_core::config::{EarlyExitConfig, ModelConfig};
+use badge_core::exit::{ExitPlan, Pooler};
+use badge_lab::fine_tune::{Backbone, FineTuned, Place, fine_tune};
+use badge_lab::model_card::ModelCard;
+use badge_lab::record::{Machine, RECORD_FILE, Record, now};
+use badge_tasks::{TaskData, file};
+use badge_train::method::{ExitWeights, Method};
+use badge_train::optimizer::AdamWConfig;
+use badge_train::trainer::{Start, TrainConfig};
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use super::{Session, Verdict, sources};
+use crate::progress::TrainingProgress;
+
+/// Flags of `badge train`; a `--config` file holds the same keys.
+#[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[command(
+    after_help = "Example:\n  badge train --backbone albert-base-v2 --task rte --out runs/rte \
+    --bypass-rank 16 --lr 1e-5"
+)]
+pub(crate) struct TrainArgs {
+    /// Pre-trained model: a directory or a hub id
+    #[arg(long, value_name = "DIR|HUB_ID")]
+    backbone: Option<String>,
+    /// A built-in task (rte, mrpc, sst2, ...) or a task.toml
+    #[arg(long)]
+    task: Option<String>,
+    /// Folder with the task's files [default: fetched from the hub]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Model directory to write
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// A TOML file with the same keys; flags win
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    config: Option<PathBuf>,
+    /// Go on from the checkpoint in --out, if there is one
+    #[arg(long)]
+    #[serde(skip)]
+    resume: bool,
+    /// badge (joint training with bypasses) or joint (without) [default: badge]
+    #[arg(long)]
+    method: Option<MethodName>,
+    /// Weights of the exits' losses: uniform or linear [default: uniform]
+    #[arg(long, value_parser = parse::<ExitWeights>)]
+    exit_weights: Option<ExitWeights>,
+    /// Depths that carry an exit, such as 2,4,6,12 [default: every block]
+    #[arg(long, value_delimiter = ',', value_name = "DEPTHS")]
+    exits: Option<Vec<usize>>,
+    /// What exits read [CLS] through: shared, own or none [default: shared; own on ElasticBERT]
+    #[arg(long)]
+    pooler: Option<PoolerName>,
+    /// Bottleneck dimension r of the bypasses [default: 16]
+    #[arg(long, value_name = "R")]
+    bypass_rank: Option<usize>,
+    /// The bypasses' non-linearity: gelu, relu, leaky_relu, swish, tanh, identity [default: gelu]
+    #[arg(long, value_name = "NAME", value_parser = parse::<Activation>)]
+    bypass_activation: Option<Activation>,
+    /// Give the bypasses biases
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    bypass_bias: Option<bool>,
+    /// LayerNorm after the bypass: own or shared [default: own]
+    #[arg(long)]
+    bypass_layer_norm: Option<LayerNormName>,
+    /// Dropout before the exits' classifiers [default: the backbone's]
+    #[arg(long, value_name = "P")]
+    exit_dropout: Option<f64>,
+    /// Epochs at most [default: 25]
+    #[arg(long, value_name = "N")]
+    epochs: Option<usize>,
+    /// Stop after so many epochs without a better S-avg on dev [default: 8]
+    #[arg(long, value_name = "N")]
+    patience: Option<usize>,
+    /// Rows per forward pass [default: 16]
+    #[arg(long, value_name = "N")]
+    batch_size: Option<usize>,
+    /// Forward passes per optimiser step [default: 1]
+    #[arg(long, value_name = "N")]
+    accumulation: Option<usize>,
+    /// Peak learning rate [default: 2e-5]
+    #[arg(long, value_name = "RATE")]
+    lr: Option<f64>,
+    /// Share of the steps spent on warm-up [default: 0.1]
+    #[arg(long, value_name = "SHARE")]
+    warmup_ratio: Option<f64>,
+    /// Decoupled weight decay [default: 0]
+    #[arg(long, value_name = "RATE")]
+    weight_decay: Option<f64>,
+    /// Gradient norm to clip to [default: 1]
+    #[arg(long, value_name = "NORM")]
+    max_grad_norm: Option<f64>,
+    /// Longest input in tokens [default: 128]
+    #[arg(long, value_name = "TOKENS")]
+    max_length: Option<usize>,
+    /// Minutes of work between checkpoints inside an epoch [default: 5]
+    #[arg(long, value_name = "MINUTES")]
+    checkpoint_minutes: Option<f64>,
+    /// Seed, in a --config file only; on the command line it is a global flag
+    #[arg(skip)]
+    seed: Option<u64>,
+}
+
+/// Training methods by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum MethodName {
+    /// Joint training of all exits with block-wise bypasses.
+    Badge,
+    /// Joint training of all exits.
+    Joint,
+}
+
+/// Poolers by name.
+#[derive(Debug, Clone, Copy, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum PoolerName {
+    /// The pre-trained pooler for all exits.
+    Shared,
+    /// One pooler per exit.
+    Own,
+    /// No pooler.
+    None,
+}
+
+/// Bypass LayerNorms by name.
+#[derive(Debug, Clone, Copy, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum LayerNormName {
+    /// Each bypass has its own.
+    Own,
+    /// The block's last one.
+    Shared,
+}
+
+fn parse<T: std::str::FromStr<Err = String>>(text: &str) -> Result<T, String> {
+    text.parse()
+}
+
+/// The result of a run, as `--json` and `record.json` hold it.
+#[derive(Debug, Serialize)]
+struct Outcome<'a> {
+    directory: &'a Path,
+    epochs: usize,
+    steps: u64,
+    seconds: f64,
+    best_epoch: usize,
+    dev: &'a badge_train::evaluate::ExitScores,
+    history: &'a [badge_train::observer::EpochReport],
+    parameters: usize,
+    fresh_tensors: &'a [String],
+}
+
+pub(crate) fn run(args: TrainArgs, session: Session) -> Result<Verdict> {
+    let started = now();
+    let mut args = args.with_file()?;
+    args.seed = args.seed.or(Some(session.seed));
+    let (backbone_name, task_name, out) = args.required()?;
+    let config = args.train_config();
+    config.check()?;
+    let source = sources::model_directory(backbone_name, session.console)?;
+    let (data, _) = sources::task_data(task_name, args.data.as_deref(), session.console)?;
+    let exits = |plain: &ModelConfig| args.early_exit(plain);
+    let backbone = Backbone::from_directory(&source, &data.task.label_space, exits, config.seed)?;
+    tell_start(&backbone, &data, session);
+    let (fresh, depths) = (backbone.fresh.clone(), depths_of(&backbone.config));
+    let mut progress = TrainingProgress::new(session.console, data.task.metric.name(), depths);
+    let start = if args.resume {
+        Start::Resume
+    } else {
+        Start::Fresh
+    };
+    let place = Place {
+        directory: out,
+        tokenizer_source: Some(&source),
+        start,
+    };
+    let tuned = fine_tune(backbone, &data, &config, place, &mut progress)?;
+    drop(progress);
+    let card = ModelCard {
+        backbone: &backbone_label(backbone_name),
+        config: tuned.model.config(),
+        data: &data,
+        training: &config,
+        progress: &tuned.progress,
+    };
+    card.write(out)?;
+    let best = tuned
+        .progress
+        .best
+        .as_ref()
+        .context("a run has at least one epoch")?;
+    let outcome = Outcome {
+        directory: out,
+        epochs: tuned.progress.epochs,
+        steps: tuned.progress.steps,
+        seconds: tuned.progress.seconds,
+        best_epoch: best.epoch,
+        dev: &best.scores,
+        history: &tuned.progress.history,
+        parameters: tuned.model.parameters().count(),
+        fresh_tensors: &fresh,
+    };
+    let configuration = args.resolved(&config, &tuned);
+    write_record(&outcome, configuration, (&data, started), session)?;
+    session
+        .console
+        .result(&outcome, &summary(&outcome, &data))?;
+    Ok(Verdict::Done)
+}
+
+fn summary(outcome: &Outcome, data: &TaskData) -> String {
+    let directory = outcome.directory.display();
+    format!(
+        "best epoch {} of {}: dev {} S-avg {:.1}, S-best {:.1}\nmodel written to {directory}\n\
+         next: badge eval --model {directory} --task {} --policy dge:tau=0.3,t=2\n",
+        outcome.best_epoch,
+        outcome.epochs,
+        data.task.metric,
+        100.0 * outcome.dev.average,
+        100.0 * outcome.dev.best,
+        data.task.name,
+    )
+}
+
+fn tell_start(backbone: &Backbone, data: &TaskData, session: Session) {
+    let console = session.console;
+    let exits = backbone.config.exits();
+    console.note(&format!(
+        "{}: {} train, {} dev rows; {} exits{}",
+        data.task.name,
+        data.train.len(),
+        data.dev.len(),
+        exits.exits.count(),
+        exits
+            .bypass
+            .map_or(String::new(), |b| format!(", bypasses of rank {}", b.rank)),
+    ));
+    for (what, names) in [
+        ("start fresh", &backbone.fresh),
+        ("have no use", &backbone.unused),
+    ] {
+        let of_backbone: Vec<_> = names.iter().map(String::as_str).collect();
+        if !of_backbone.is_empty() {
+            console.detail(&format!("tensors that {what}: {}", of_backbone.join(", ")));
+        }
+    }
+}
+
+fn depths_of(config: &ModelConfig) -> Vec<usize> {
+    config
+        .exits()
+        .exits
+        .depths()
+        .iter()
+        .map(|depth| depth.0)
+        .collect()
+}
+
+/// A backbone's name without the folders it lies in.
+fn backbone_label(name: &str) -> String {
+    let path = Path::new(name);
+    let last = path.file_name().filter(|_| path.is_dir());
+    last.map_or_else(
+        || name.to_owned(),
+        |last| last.to_string_lossy().into_owned(),
+    )
+}
+
+fn write_record(
+    outcome: &Outcome,
+    configuration: serde_json::Value,
+    (data, started): (&TaskData, u64),
+    session: Session,
+) -> Result<()> {
+    let machine = Machine::detect(session.threads, "f32");
+    let mut record = Record::new("train", session.seed, machine).started(started);
+    record.configuration = configuration;
+    for split in [&data.train, &data.dev] {
+        record
+            .data
+            .insert(split.name.to_string(), split.sha256.clone());
+    }
+    record.results = serde_json::to_value(outcome)?;
+    // The directory is where the record lies; its path says nothing to anybody else.
+    if let Some(results) = record.results.as_object_mut() {
+        results.remove("directory");
+    }
+    record
+        .finished(now())
+        .write(&outcome.directory.join(RECORD_FILE))
+}
+
+impl TrainArgs {
+    /// Fills what was not typed from the `--config` file.
+    fn with_file(self) -> Result<Self> {
+        let Some(path) = &self.config else {
+            return Ok(self);
+        };
+        let text = file::read_text(path)?;
+        let from_file: Self =
+            toml::from_str(&text).with_context(|| format!("{}", path.display()))?;
+        let mut merged = serde_json::to_value(from_file)?;
+        let typed = serde_json::to_value(&self)?;
+        let (Some(merged_keys), Some(typed_keys)) = (merged.as_object_mut(), typed.as_object())
+        else {
+            bail!("{}: must be a table of keys", path.display());
+        };
+        for (key, value) in typed_keys.iter().filter(|(_, value)| !value.is_null()) {
+            merged_keys.insert(key.clone(), value.clone());
+        }
+        let merged: Self = serde_json::from_value(merged)?;
+        Ok(Self {
+            config: self.config.clone(),
+            resume: self.resume,
+            ..merged
+        })
+    }
+
+    fn required(&self) -> Result<(&str, &str, &Path)> {
+        let missing = |flag: &str| format!("{flag} is missing; give it here or in a --config file");
+        Ok((
+            self.backbone
+                .as_deref()
+                .with_context(|| missing("--backbone"))?,
+            self.task.as_deref().with_context(|| missing("--task"))?,
+            self.out.as_deref().with_context(|| missing("--out"))?,
+        ))
+    }
+
+    fn train_config(&self) -> TrainConfig {
+        let default = AdamWConfig::default();
+        TrainConfig {
+            method: Method::Joint(self.exit_weights.unwrap_or_default()),
+            epochs_max: self.epochs.unwrap_or(25),
+            patience: self.patience.unwrap_or(8),
+            batch_size: self.batch_size.unwrap_or(16),
+            accumulation: self.accumulation.unwrap_or(1),
+            learning_rate: self.lr.unwrap_or(2e-5),
+            warmup_ratio: self.warmup_ratio.unwrap_or(0.1),
+            optimizer: AdamWConfig {
+                weight_decay: self.weight_decay.unwrap_or(0.0),
+                gradient_norm_max: self.max_grad_norm.unwrap_or(1.0),
+                ..default
+            },
+            max_length: self.max_length.unwrap_or(128),
+            seed: self.seed.unwrap_or(crate::args::DEFAULT_SEED),
+            checkpoint_seconds: 60.0 * self.checkpoint_minutes.unwrap_or(5.0),
+        }
+    }
+
+    fn early_exit(&self, plain: &ModelConfig) -> Result<EarlyExitConfig> {
+        let backbone = &plain.backbone;
+        let plan = match &self.exits {
+            None => ExitPlan::every_block(backbone.blocks),
+            Some(depths) => ExitPlan::new(depths.clone(), backbone.blocks)
+                .map_err(|problem| anyhow::anyhow!("--exits: {problem}"))?,
+        };
+        let pooler = match self.pooler {
+            Some(PoolerName::Shared) => Pooler::Shared,
+            Some(PoolerName::Own) => Pooler::Own,
+            Some(PoolerName::None) => Pooler::None,
+            None if backbone.family == badge_core::config::Family::ElasticBert => Pooler::Own,
+            None => Pooler::Shared,
+        };
+        let dropout = self.exit_dropout.unwrap_or(backbone.classifier_dropout);
+        ensure!(
+            (0.0..1.0).contains(&dropout),
+            "--exit-dropout: {dropout} is not in [0, 1)"
+        );
+        Ok(EarlyExitConfig::new(
+            plan,
+            pooler,
+            self.bypass(backbone.hidden)?,
+            dropout,
+        ))
+    }
+
+    fn bypass(&self, hidden: usize) -> Result<Option<BypassConfig>> {
+        let default = BypassConfig::default();
+        if self.method == Some(MethodName::Joint) {
+            let given = self.bypass_rank.is_some()
+                || self.bypass_activation.is_some()
+                || self.bypass_bias.is_some()
+                || self.bypass_layer_norm.is_some();
+            ensure!(
+                !given,
+                "--method joint has no bypasses; leave the --bypass-* flags out"
+            );
+            return Ok(None);
+        }
+        let rank = self.bypass_rank.unwrap_or(default.rank);
+        ensure!(
+            (1..=hidden).contains(&rank),
+            "--bypass-rank: {rank} is not in 1..={hidden}"
+        );
+        Ok(Some(BypassConfig {
+            rank,
+            activation: self.bypass_activation.unwrap_or(default.activation),
+            bias: self.bypass_bias.unwrap_or(default.bias),
+            layer_norm: match self.bypass_layer_norm {
+                Some(LayerNormName::Shared) => BypassLayerNorm::Shared,
+                Some(LayerNormName::Own) | None => BypassLayerNorm::Own,
+            },
+        }))
+    }
+
+    /// The run's configuration with every default filled in.
+    fn resolved(&self, config: &TrainConfig, tuned: &FineTuned) -> serde_json::Value {
+        serde_json::json!({
+            "backbone": self.backbone.as_deref().map(backbone_label),
+            "task": self.task,
+            "training": config,
+            "early_exit": tuned.model.config().early_exit,
+        })
+    }
+}

@@ -1,0 +1,78 @@
+//! Where output goes: results to standard output, everything else to standard error.
+
+use std::io::{self, IsTerminal, Write};
+
+use anyhow::Result;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+use crate::args::GlobalArgs;
+
+/// How much is said, and in which form.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Console {
+    /// Results as one JSON document.
+    pub(crate) json: bool,
+    quiet: bool,
+    verbose: u8,
+}
+
+impl Console {
+    pub(crate) fn new(args: &GlobalArgs) -> Self {
+        Self {
+            json: args.json,
+            quiet: args.quiet,
+            verbose: args.verbose,
+        }
+    }
+
+    /// Prints the result: `text` for people, or `value` as JSON with `--json`.
+    pub(crate) fn result(self, value: &impl Serialize, text: &str) -> Result<()> {
+        let mut out = io::stdout().lock();
+        if self.json {
+            serde_json::to_writer_pretty(&mut out, value).map_err(io::Error::from)?;
+            writeln!(out)?;
+        } else {
+            write!(out, "{text}")?;
+        }
+        Ok(out.flush()?)
+    }
+
+    /// Prints part of a result as it comes, for people only.
+    pub(crate) fn say(self, text: &str) -> Result<()> {
+        if !self.json && !self.quiet {
+            let mut out = io::stdout().lock();
+            writeln!(out, "{text}")?;
+            out.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Tells what is going on, on standard error.
+    pub(crate) fn note(self, text: &str) {
+        if !self.quiet {
+            // A closed standard error is no reason to stop.
+            let _ = writeln!(io::stderr().lock(), "{text}");
+        }
+    }
+
+    /// Tells details that `-v` asks for.
+    pub(crate) fn detail(self, text: &str) {
+        if self.verbose > 0 {
+            self.note(text);
+        }
+    }
+
+    /// A progress bar on standard error; silent when that is no terminal or `--quiet` is given.
+    pub(crate) fn bar(self, length: u64, what: &str) -> ProgressBar {
+        let bar = if self.quiet || !io::stderr().is_terminal() {
+            ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::hidden())
+        } else {
+            ProgressBar::new(length)
+        };
+        let style = "{prefix:>12} {bar:32} {pos}/{len} · {elapsed} · ETA {eta} {msg}";
+        let style = ProgressStyle::with_template(style).expect("the template is valid");
+        bar.with_style(style.progress_chars("━╸ "))
+            .with_prefix(what.to_owned())
+    }
+}
