@@ -3,6 +3,10 @@
 //! [`quickstart`] makes its own corpus; [`record`] keeps what a run was; [`table`], [`plot`] and
 //! [`report`] show it.
 
+pub mod evaluation;
+pub mod fine_tune;
+pub mod interval;
+pub mod model_card;
 pub mod plot;
 pub mod quickstart;
 pub mod record;

@@ -1,5 +1,6 @@
 //! The training loop.
 
+use std::ops::Range;
 use std::path::Path;
 use std::time::Instant;
 
@@ -40,6 +41,10 @@ pub struct TrainConfig {
     pub warmup_ratio: f64,
     /// AdamW's constants.
     pub optimizer: AdamWConfig,
+    /// Rows of each epoch, taken from the train split in order, for data that are graded from
+    /// easy to hard; without it every epoch sees all rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub curriculum: Option<Vec<usize>>,
     /// Longest input in tokens.
     pub max_length: usize,
     /// Seed of data order and dropout.
@@ -64,6 +69,15 @@ impl TrainConfig {
             return Err(Error::Setting {
                 setting,
                 problem: "must be at least 1".to_owned(),
+            });
+        }
+        if let Some(stages) = &self.curriculum
+            && (stages.len() != self.epochs_max || stages.contains(&0))
+        {
+            let problem = format!("{stages:?} is not one number of rows per epoch");
+            return Err(Error::Setting {
+                setting: "curriculum",
+                problem,
             });
         }
         let AdamWConfig {
@@ -145,6 +159,14 @@ impl<'a> Trainer<'a> {
         config.check()?;
         data.train.check(model, "train split")?;
         data.dev.check(model, "dev split")?;
+        let curriculum = config.curriculum.iter().flatten().sum::<usize>();
+        if curriculum > data.train.len() {
+            let problem = format!("asks for {curriculum} rows of {}", data.train.len());
+            return Err(Error::Setting {
+                setting: "curriculum",
+                problem,
+            });
+        }
         let fingerprint = fingerprint(config, model.config(), &data);
         let checkpoint = CheckpointFile::new(directory, fingerprint);
         let mut optimizer = AdamW::new(config.optimizer);
@@ -174,13 +196,8 @@ impl<'a> Trainer<'a> {
         let schedule = self.schedule();
         let steps = self.progress.steps;
         self.tell(|observer| observer.start(steps, schedule.total))?;
-        let order = BatchOrder {
-            seed: self.config.seed,
-            batch_size: self.config.batch_size,
-        };
         while !self.is_finished() {
-            let epoch = self.progress.epochs;
-            let batches = order.epoch(epoch, self.data.train.lengths());
+            let batches = self.batches(self.progress.epochs);
             let windows = batches.chunks(self.config.accumulation);
             let mut saved = Instant::now();
             for window in windows.skip(self.progress.steps_in_epoch) {
@@ -206,9 +223,40 @@ impl<'a> Trainer<'a> {
             || epochs_without_gain(&self.progress) >= self.config.patience
     }
 
+    /// The rows of an epoch: all, or its stage of the curriculum.
+    fn rows(&self, epoch: usize) -> Range<usize> {
+        match &self.config.curriculum {
+            None => 0..self.data.train.len(),
+            Some(stages) => {
+                let start: usize = stages[..epoch].iter().sum();
+                start..start + stages[epoch]
+            }
+        }
+    }
+
+    /// The batches of an epoch: a function of seed and epoch alone.
+    fn batches(&self, epoch: usize) -> Vec<Vec<usize>> {
+        let order = BatchOrder {
+            seed: self.config.seed,
+            batch_size: self.config.batch_size,
+        };
+        let rows = self.rows(epoch);
+        let mut batches = order.epoch(epoch, &self.data.train.lengths()[rows.clone()]);
+        batches
+            .iter_mut()
+            .flatten()
+            .for_each(|row| *row += rows.start);
+        batches
+    }
+
     fn schedule(&self) -> LinearSchedule {
-        let batches = self.data.train.len().div_ceil(self.config.batch_size);
-        let steps = batches.div_ceil(self.config.accumulation) * self.config.epochs_max;
+        let steps_of = |rows: usize| {
+            rows.div_ceil(self.config.batch_size)
+                .div_ceil(self.config.accumulation)
+        };
+        let steps: usize = (0..self.config.epochs_max)
+            .map(|epoch| steps_of(self.rows(epoch).len()))
+            .sum();
         let warmup = (steps as f64 * self.config.warmup_ratio).ceil() as u64;
         LinearSchedule {
             peak: self.config.learning_rate,

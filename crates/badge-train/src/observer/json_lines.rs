@@ -43,10 +43,8 @@ impl JsonLines {
         let mut text = serde_json::to_vec(line).expect("plain data serialises");
         text.push(b'\n');
         writer.write_all(&text).map_err(failed)?;
-        if matches!(line, Line::Epoch(_)) {
-            writer.flush().map_err(failed)?;
-        }
-        Ok(())
+        // A step takes long enough for those who follow the file to see each line at once.
+        Ok(writer.flush().map_err(failed)?)
     }
 }
 

@@ -352,6 +352,7 @@ impl TrainArgs {
                 gradient_norm_max: self.max_grad_norm.unwrap_or(1.0),
                 ..default
             },
+            curriculum: None,
             max_length: self.max_length.unwrap_or(128),
             seed: self.seed.unwrap_or(crate::args::DEFAULT_SEED),
             checkpoint_seconds: 60.0 * self.checkpoint_minutes.unwrap_or(5.0),
