@@ -37,6 +37,11 @@ impl Parameters {
         Ok(Self { variables })
     }
 
+    /// The variable of this name as a tensor that shares its storage and its gradient.
+    pub fn get(&self, name: &str) -> Option<Tensor> {
+        self.variables.get(name).map(|var| var.as_tensor().clone())
+    }
+
     /// The variable's tensor.
     ///
     /// # Panics
