@@ -2,7 +2,12 @@
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::commands::completions::CompletionsArgs;
+use crate::commands::doctor::DoctorArgs;
 use crate::commands::eval::EvalArgs;
+use crate::commands::fetch::FetchArgs;
+use crate::commands::inspect::InspectArgs;
+use crate::commands::predict::PredictArgs;
 use crate::commands::train::TrainArgs;
 
 /// Fast, adaptive BERT inference: train multi-exit encoders, let each input leave the network as
@@ -43,7 +48,17 @@ pub(crate) const DEFAULT_SEED: u64 = 42;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Fine-tune a multi-exit model
-    Train(TrainArgs),
+    Train(Box<TrainArgs>),
     /// Score every exit of a model, and what a policy saves
     Eval(EvalArgs),
+    /// Classify texts, each as deep as it needs
+    Predict(PredictArgs),
+    /// Show what a model directory holds, and check every tensor of it
+    Inspect(InspectArgs),
+    /// Download a model or a task's data into the cache
+    Fetch(FetchArgs),
+    /// Show what this machine will use, and test it for three seconds
+    Doctor(DoctorArgs),
+    /// Print a script that completes commands and flags in a shell
+    Completions(CompletionsArgs),
 }

@@ -1,6 +1,12 @@
 //! One file per command.
 
+pub(crate) mod completions;
+pub(crate) mod doctor;
 pub(crate) mod eval;
+mod facts;
+pub(crate) mod fetch;
+pub(crate) mod inspect;
+pub(crate) mod predict;
 mod sources;
 pub(crate) mod train;
 
@@ -9,6 +15,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 
 use crate::args::{Cli, Command, DEFAULT_SEED, GlobalArgs};
+use crate::commands::doctor::DoctorArgs;
 use crate::console::Console;
 
 /// What a command that was carried out answers.
@@ -16,12 +23,15 @@ use crate::console::Console;
 pub(crate) enum Verdict {
     /// It is done.
     Done,
+    /// It is done, and the answer is "no": a check has failed.
+    No,
 }
 
 impl From<Verdict> for ExitCode {
     fn from(verdict: Verdict) -> Self {
         match verdict {
             Verdict::Done => Self::SUCCESS,
+            Verdict::No => Self::FAILURE,
         }
     }
 }
@@ -35,17 +45,22 @@ pub(crate) struct Session {
 }
 
 /// Carries out the command.
-pub(crate) fn run(cli: Cli, console: &Console) -> Result<Verdict> {
+pub(crate) fn run(cli: Cli, console: Console) -> Result<Verdict> {
     let threads = use_threads(&cli.global)?;
     let seed = cli.global.seed.unwrap_or(DEFAULT_SEED);
     let context = Session {
-        console: *console,
+        console,
         seed,
         threads,
     };
     match cli.command {
-        Command::Train(args) => train::run(args, context),
-        Command::Eval(args) => eval::run(args, context),
+        Command::Train(args) => train::run(*args, context),
+        Command::Eval(args) => eval::run(&args, context),
+        Command::Predict(args) => predict::run(&args, context),
+        Command::Inspect(args) => inspect::run(&args, context),
+        Command::Fetch(args) => fetch::run(&args, context),
+        Command::Doctor(DoctorArgs {}) => doctor::run(context),
+        Command::Completions(args) => completions::run(args, context),
     }
 }
 

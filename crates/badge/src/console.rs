@@ -1,12 +1,15 @@
 //! Where output goes: results to standard output, everything else to standard error.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use crate::args::GlobalArgs;
+
+/// What a failure to print says first.
+const NO_OUTPUT: &str = "cannot write to standard output";
 
 /// How much is said, and in which form.
 #[derive(Debug, Clone, Copy)]
@@ -28,22 +31,29 @@ impl Console {
 
     /// Prints the result: `text` for people, or `value` as JSON with `--json`.
     pub(crate) fn result(self, value: &impl Serialize, text: &str) -> Result<()> {
+        let mut out = BufWriter::new(io::stdout().lock());
+        let mut print = || {
+            if self.json {
+                serde_json::to_writer_pretty(&mut out, value)?;
+                writeln!(out)?;
+            } else {
+                write!(out, "{text}")?;
+            }
+            out.flush()
+        };
+        print().context(NO_OUTPUT)
+    }
+
+    /// Prints one line of a result that comes row by row.
+    pub(crate) fn line(text: &str) -> Result<()> {
         let mut out = io::stdout().lock();
-        if self.json {
-            serde_json::to_writer_pretty(&mut out, value).map_err(io::Error::from)?;
-            writeln!(out)?;
-        } else {
-            write!(out, "{text}")?;
-        }
-        Ok(out.flush()?)
+        writeln!(out, "{text}").context(NO_OUTPUT)
     }
 
     /// Prints part of a result as it comes, for people only.
     pub(crate) fn say(self, text: &str) -> Result<()> {
         if !self.json && !self.quiet {
-            let mut out = io::stdout().lock();
-            writeln!(out, "{text}")?;
-            out.flush()?;
+            Self::line(text)?;
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ use crate::console::Console;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let console = Console::new(&cli.global);
-    match commands::run(cli, &console) {
+    match commands::run(cli, console) {
         Ok(verdict) => verdict.into(),
         Err(error) => failure::report(&error),
     }

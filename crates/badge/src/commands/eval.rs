@@ -69,7 +69,7 @@ struct LogitsFile {
     sha256: String,
 }
 
-pub(crate) fn run(args: EvalArgs, session: Session) -> Result<Verdict> {
+pub(crate) fn run(args: &EvalArgs, session: Session) -> Result<Verdict> {
     let started = now();
     let directory = sources::model_directory(&args.model, session.console)?;
     let model = read_model(&directory, &Device::Cpu)?;
@@ -77,13 +77,12 @@ pub(crate) fn run(args: EvalArgs, session: Session) -> Result<Verdict> {
     let split_name: SplitName = args.split.parse().context("--split")?;
     let (data, folder) = sources::task_data(&args.task, args.data.as_deref(), session.console)?;
     let official;
-    let split = match data.split(split_name) {
-        Some(split) => split,
-        None => {
-            official = official_test(&data.task, folder.as_deref())?
-                .with_context(|| format!("--split: {} has no {split_name} rows", data.task.name))?;
-            &official
-        }
+    let split = if let Some(split) = data.split(split_name) {
+        split
+    } else {
+        official = official_test(&data.task, folder.as_deref())?
+            .with_context(|| format!("--split: {} has no {split_name} rows", data.task.name))?;
+        &official
     };
     let labels = label_space_of(&model.config().head)?;
     check_labels(&labels, &data.task.label_space)?;
@@ -116,7 +115,7 @@ pub(crate) fn run(args: EvalArgs, session: Session) -> Result<Verdict> {
     };
     if let Some(out) = &args.out {
         outcome.logits = Some(write_logits(out, &logits, &outcome.split)?);
-        write_record(out, &outcome, (&args, split, started), session)?;
+        write_record(out, &outcome, (args, split, started), session)?;
     }
     session.console.result(&outcome, &report(&outcome))?;
     Ok(Verdict::Done)

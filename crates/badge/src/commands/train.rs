@@ -367,11 +367,10 @@ impl TrainArgs {
                 .map_err(|problem| anyhow::anyhow!("--exits: {problem}"))?,
         };
         let pooler = match self.pooler {
-            Some(PoolerName::Shared) => Pooler::Shared,
             Some(PoolerName::Own) => Pooler::Own,
             Some(PoolerName::None) => Pooler::None,
             None if backbone.family == badge_core::config::Family::ElasticBert => Pooler::Own,
-            None => Pooler::Shared,
+            Some(PoolerName::Shared) | None => Pooler::Shared,
         };
         let dropout = self.exit_dropout.unwrap_or(backbone.classifier_dropout);
         ensure!(

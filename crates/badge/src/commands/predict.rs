@@ -1,0 +1,241 @@
+//! `badge predict`: texts in; label, probabilities, exit and reason out.
+
+mod output;
+mod row;
+
+use std::io::{self, IsTerminal, Read};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use badge_core::cost::ExitHistogram;
+use badge_core::policy::{Policy, PolicySpec};
+use badge_lab::evaluation::prediction_kind;
+use badge_lab::fine_tune::label_space_of;
+use badge_tasks::dataset::{Format, common_columns, parse_inputs, read_inputs};
+use badge_tasks::task::{Column, Columns, Example};
+use badge_tasks::{Encoding, LabelSpace, Tokenizer};
+use badge_train::Device;
+use badge_train::data::EncodedSplit;
+use badge_train::evaluate::evaluate;
+use badge_train::infer::classify;
+use badge_train::model::MultiExitModel;
+use badge_train::model_directory::read_model;
+use clap::Args;
+use serde::Serialize;
+
+use self::output::{Form, Output};
+use self::row::PredictionRow;
+use super::{Session, Verdict, sources};
+use crate::console::Console;
+
+/// Flags of `badge predict`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Example:\n  badge predict --model runs/rte --policy dge:tau=0.3,t=2 pairs.tsv\n  \
+    echo 'what a film' | badge predict --model runs/sst2 --json"
+)]
+pub(crate) struct PredictArgs {
+    /// Model directory or hub id
+    #[arg(long, value_name = "DIR|HUB_ID")]
+    model: String,
+    /// When to leave the network, such as dge:tau=0.3,t=2 or fixed:6
+    #[arg(long, value_name = "SPEC", default_value = "full")]
+    policy: PolicySpec,
+    /// The texts; `-` or nothing stands for standard input
+    #[arg(value_name = "FILE")]
+    input: Option<PathBuf>,
+    /// lines, tsv, csv, jsonl or parquet [default: by the file's extension; lines on standard
+    /// input]
+    #[arg(long)]
+    format: Option<Format>,
+    /// The column of the text [default: one of the usual names, such as text or sentence1]
+    #[arg(long, value_name = "NAME")]
+    text_column: Option<String>,
+    /// The column of the second text of a pair [default: as --text-column, if there is one]
+    #[arg(long, value_name = "NAME")]
+    pair_column: Option<String>,
+    /// Longest input in tokens
+    #[arg(long, value_name = "TOKENS", default_value_t = 128)]
+    max_length: usize,
+    /// Add the logits of every exit, also of those the policy does not reach
+    #[arg(long)]
+    logits: bool,
+    /// Print every row as it is answered [default: a table on a terminal, tsv elsewhere]
+    #[arg(long, value_name = "FORM")]
+    output: Option<RowForm>,
+}
+
+/// Forms of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum RowForm {
+    /// One JSON object per line.
+    Jsonl,
+    /// Tab-separated fields under a header.
+    Tsv,
+}
+
+/// What the rows have in common.
+#[derive(Debug, Serialize)]
+struct Summary {
+    rows: u64,
+    mean_exit: f64,
+    layer_speedup: f64,
+    /// Rows that left at each depth.
+    histogram: Vec<(usize, u64)>,
+    ms_per_row: f64,
+}
+
+pub(crate) fn run(args: &PredictArgs, session: Session) -> Result<Verdict> {
+    let console = session.console;
+    let form = args.form(console)?;
+    let predictor = Predictor::open(args, console)?;
+    let examples = args.examples(console)?;
+    let encoded = predictor.encode(&examples, args.max_length)?;
+    let with_pairs = examples.iter().any(|example| example.pair.is_some());
+    let mut output = Output::new(console, form, &predictor.labels, with_pairs);
+    output.begin()?;
+    let bar = console.bar(examples.len() as u64, "predicting");
+    let mut histogram = ExitHistogram::new(predictor.policy.plan());
+    let mut seconds = 0.0;
+    for (example, encoding) in examples.iter().zip(encoded.encodings()) {
+        let answer = classify(&predictor.model, encoding, &predictor.policy)?;
+        histogram.record(answer.depth);
+        seconds += answer.seconds;
+        let exits = predictor.policy.plan().deepest();
+        let mut row = PredictionRow::new(example, &answer, exits, &predictor.labels);
+        if args.logits {
+            row.exit_logits = Some(predictor.exit_logits(encoding)?);
+        }
+        bar.suspend(|| output.row(row))?;
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    let summary = Summary {
+        rows: histogram.samples(),
+        mean_exit: histogram.mean_depth().unwrap_or(0.0),
+        layer_speedup: histogram.layer_speedup().map_or(1.0, |speedup| speedup.0),
+        histogram: histogram.iter().map(|(d, count)| (d.0, count)).collect(),
+        ms_per_row: 1e3 * seconds / examples.len() as f64,
+    };
+    output.finish((&args.model, &args.policy), &summary)?;
+    Ok(Verdict::Done)
+}
+
+/// A model with everything that turns a text into an answer.
+struct Predictor {
+    model: MultiExitModel,
+    tokenizer: Tokenizer,
+    labels: LabelSpace,
+    policy: Policy,
+}
+
+impl Predictor {
+    fn open(args: &PredictArgs, console: Console) -> Result<Self> {
+        let directory = sources::model_directory(&args.model, console)?;
+        let model = read_model(&directory, &Device::Cpu)?;
+        let tokenizer = Tokenizer::from_directory(&directory)?;
+        let config = model.config();
+        let labels = label_space_of(&config.head)?;
+        let kind = prediction_kind(&config.head);
+        let policy = args.policy.build(&config.exits().exits, kind)?;
+        for caveat in policy.caveats() {
+            console.note(&format!("note: {}: {caveat}", args.policy));
+        }
+        Ok(Self {
+            model,
+            tokenizer,
+            labels,
+            policy,
+        })
+    }
+
+    /// Token ids of every row, all checked before the first answer is printed.
+    fn encode(&self, examples: &[Example], max_length: usize) -> Result<EncodedSplit> {
+        let max_length = max_length.min(self.model.config().backbone.positions);
+        let encodings = self
+            .tokenizer
+            .encode_all(examples, max_length)
+            .context("the input cannot be tokenised")?;
+        let encoded = EncodedSplit::from_encodings(encodings, Vec::new(), self.tokenizer.pad_id());
+        encoded.check(&self.model, "the input")?;
+        Ok(encoded)
+    }
+
+    /// The logits of every exit on one row, in the order of the plan.
+    fn exit_logits(&self, encoding: &Encoding) -> Result<Vec<Vec<f32>>> {
+        let row = vec![encoding.clone()];
+        let row = EncodedSplit::from_encodings(row, Vec::new(), self.tokenizer.pad_id());
+        let logits = evaluate(&self.model, &row, |_| {})?;
+        Ok((0..logits.exits)
+            .map(|exit| logits.logits(0, exit).to_vec())
+            .collect())
+    }
+}
+
+impl PredictArgs {
+    fn form(&self, console: Console) -> Result<Form> {
+        let form = match self.output {
+            Some(_) if console.json => {
+                anyhow::bail!("--output: leave it out with --json, which prints one document")
+            }
+            None if console.json => Form::Document,
+            None if io::stdout().is_terminal() => Form::Table,
+            Some(RowForm::Jsonl) => Form::JsonLines,
+            Some(RowForm::Tsv) | None => Form::Tsv,
+        };
+        ensure!(
+            !self.logits || matches!(form, Form::Document | Form::JsonLines),
+            "--logits: only --json and --output jsonl can hold them"
+        );
+        Ok(form)
+    }
+
+    /// Reads every row of the input.
+    fn examples(&self, console: Console) -> Result<Vec<Example>> {
+        let columns = self.columns()?;
+        let file = self.input.as_deref().filter(|path| *path != Path::new("-"));
+        let examples = if let Some(path) = file {
+            read_inputs(path, &columns, self.format)?
+        } else {
+            let mut input = io::stdin().lock();
+            if input.is_terminal() {
+                console.note("reading standard input; Ctrl-D on a line of its own ends it");
+            }
+            let mut content = Vec::new();
+            input
+                .read_to_end(&mut content)
+                .context("standard input cannot be read")?;
+            let format = self.format.unwrap_or(Format::Lines);
+            parse_inputs(Path::new("standard input"), &content, &columns, format)?
+        };
+        // The readers let a pair's column be absent, for the usual names are only guesses.
+        if let Some(name) = &self.pair_column
+            && let Some(row) = examples.iter().position(|example| example.pair.is_none())
+        {
+            anyhow::bail!("--pair-column: row {} has no column `{name}`", row + 1);
+        }
+        Ok(examples)
+    }
+
+    fn columns(&self) -> Result<Columns> {
+        let usual = common_columns();
+        let named = |name: &String| Column::any_of(&[name]);
+        if self.format == Some(Format::Lines) {
+            let given = self.text_column.is_some() || self.pair_column.is_some();
+            ensure!(
+                !given,
+                "--format lines has no columns; leave --text-column and --pair-column out"
+            );
+        }
+        Ok(Columns {
+            pair: match (&self.pair_column, &self.text_column) {
+                (Some(pair), _) => Some(named(pair)),
+                // Who names the text's column alone means single texts.
+                (None, Some(_)) => None,
+                (None, None) => usual.pair,
+            },
+            text: self.text_column.as_ref().map_or(usual.text, named),
+            label: usual.label,
+        })
+    }
+}
