@@ -31,6 +31,8 @@ pub struct Checkpoint {
     tensors: BTreeMap<String, Tensor>,
     /// The file each tensor came from, for messages.
     files: HashMap<String, String>,
+    /// The types of the integer tensors that were skipped, for messages.
+    integers: BTreeMap<String, String>,
 }
 
 impl Checkpoint {
@@ -46,13 +48,17 @@ impl Checkpoint {
         })?;
         let mut checkpoint = Self::default();
         for (name, view) in parsed.iter() {
-            if let Some(values) = widen(file, name, &view)? {
-                let tensor = Tensor {
-                    shape: view.shape().to_vec(),
-                    values,
-                };
-                checkpoint.insert(file, name.to_owned(), tensor)?;
-            }
+            let Some(values) = widen(file, name, &view)? else {
+                let dtype = format!("{:?}", view.dtype());
+                checkpoint.integers.insert(name.to_owned(), dtype);
+                checkpoint.files.insert(name.to_owned(), file.to_owned());
+                continue;
+            };
+            let tensor = Tensor {
+                shape: view.shape().to_vec(),
+                values,
+            };
+            checkpoint.insert(file, name.to_owned(), tensor)?;
         }
         Ok(checkpoint)
     }
@@ -88,6 +94,7 @@ impl Checkpoint {
     pub fn extend(&mut self, other: Self) {
         self.tensors.extend(other.tensors);
         self.files.extend(other.files);
+        self.integers.extend(other.integers);
     }
 
     /// The tensor of this name.
@@ -135,10 +142,7 @@ impl Checkpoint {
         for spec in layout {
             expected.insert(spec.name.as_str(), spec.shape.as_slice());
             let Some(tensor) = self.tensors.get(&spec.name) else {
-                return Err(Error::MissingTensor {
-                    file: self.any_file(),
-                    tensor: spec.name.clone(),
-                });
+                return Err(self.absent(&spec.name));
             };
             if tensor.shape != spec.shape {
                 return Err(Error::TensorShape {
@@ -176,6 +180,22 @@ impl Checkpoint {
             .map(|(name, tensor)| (name, F32View(tensor)));
         safetensors::serialize(views, Some(metadata))
             .expect("names are unique and lengths follow from shapes")
+    }
+
+    /// The error for a tensor that is needed: it is not there, or holds no weights.
+    pub(crate) fn absent(&self, name: &str) -> Error {
+        let tensor = name.to_owned();
+        match self.integers.get(name) {
+            None => Error::MissingTensor {
+                file: self.any_file(),
+                tensor,
+            },
+            Some(dtype) => Error::TensorType {
+                file: self.file_of(name),
+                tensor,
+                dtype: dtype.clone(),
+            },
+        }
     }
 
     /// The file a tensor came from.
@@ -310,6 +330,24 @@ mod tests {
     }
 
     #[test]
+    fn an_integer_tensor_is_skipped_unless_it_should_be_a_weight() {
+        let bytes = 7_i32.to_le_bytes();
+        let view = TensorView::new(Dtype::I32, vec![1], &bytes).unwrap();
+        let bytes = safetensors::serialize([("position_ids", view)], None).unwrap();
+        let read = Checkpoint::from_safetensors("x", &bytes).unwrap();
+        read.check(&[]).unwrap();
+        let layout = layout::TensorSpec {
+            name: "position_ids".to_owned(),
+            shape: vec![1],
+            initial: layout::Initial::Zeros,
+        };
+        assert_eq!(
+            read.check(&[layout]).unwrap_err().to_string(),
+            "x: tensor `position_ids` has type I32; weights must be F32, F16 or BF16"
+        );
+    }
+
+    #[test]
     fn every_truncation_is_an_error_and_never_a_panic() {
         let bytes = two_tensors().to_safetensors();
         for length in 0..bytes.len() {
@@ -353,8 +391,7 @@ mod tests {
             |specs: &[layout::TensorSpec]| checkpoint.check(specs).unwrap_err().to_string();
         assert!(message(&fits[..1]).contains("`b` is not part of the model"));
         assert!(
-            message(&[spec("a.weight", &[3, 2])])
-                .contains("[2, 3], but config.json implies [3, 2]")
+            message(&[spec("a.weight", &[3, 2])]).contains("[2, 3], but the model needs [3, 2]")
         );
         assert!(message(&[spec("c", &[1])]).contains("`c` is missing"));
     }

@@ -32,8 +32,13 @@ pub fn adapt(
     config: &BackboneConfig,
     layout: &[TensorSpec],
 ) -> Result<Pretrained> {
-    let file = source.any_file();
     let mut renamed = Checkpoint::default();
+    for (name, dtype) in source.integers {
+        let origin = source.files.get(&name).cloned().unwrap_or_default();
+        let name = canonical(&name, config);
+        renamed.files.insert(name.clone(), origin);
+        renamed.integers.insert(name, dtype);
+    }
     for (name, tensor) in source.tensors {
         let origin = source.files.get(&name).cloned().unwrap_or_default();
         let name = canonical(&name, config);
@@ -47,12 +52,7 @@ pub fn adapt(
         match renamed.take(&spec.name, &spec.shape) {
             Ok(Some(tensor)) => tensors.insert(&origin, spec.name.clone(), tensor)?,
             Ok(None) if may_start_fresh(config, &spec.name) => missing.push(spec.name.clone()),
-            Ok(None) => {
-                return Err(Error::MissingTensor {
-                    file,
-                    tensor: spec.name.clone(),
-                });
-            }
+            Ok(None) => return Err(renamed.absent(&spec.name)),
             // Another task's classifier is no error: this task starts its own.
             Err(Error::TensorShape { .. }) if spec.name.contains("classifier") => {
                 missing.push(spec.name.clone());
