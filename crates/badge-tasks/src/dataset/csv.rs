@@ -29,9 +29,19 @@ pub(super) fn parse(text: &str, request: &Request<'_>) -> Result<RawTable> {
     };
     let mut position = 0;
     while more {
-        let line = record
+        let (start, line) = record
             .position()
-            .map_or(0, |position| position.line() as usize);
+            .map_or((0, 0), |at| (at.byte() as usize, at.line() as usize));
+        // The library takes the end of the file for the end of a quoted field.
+        let is_last = reader.position().byte() as usize >= text.len();
+        if is_last && ends_in_quotes(&text[start..]) {
+            return Err(Error::MalformedRow {
+                path: request.path.to_path_buf(),
+                line,
+                problem: "a quoted field of this row is not closed; add the missing `\"`"
+                    .to_owned(),
+            });
+        }
         if record.len() == columns.len() {
             let fields: Vec<&str> = record.iter().collect();
             table.rows.push(selection.row(&fields, position, line));
@@ -49,6 +59,25 @@ pub(super) fn parse(text: &str, request: &Request<'_>) -> Result<RawTable> {
         more = read_record(&mut reader, &mut record, request)?;
     }
     Ok(table)
+}
+
+/// Whether a record's text stops inside a quoted field.
+fn ends_in_quotes(record: &str) -> bool {
+    let mut quoted = false;
+    let mut at_start = true;
+    let mut letters = record.chars().peekable();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '"' if quoted && letters.peek() == Some(&'"') => {
+                letters.next();
+            }
+            '"' if quoted => quoted = false,
+            '"' if at_start => quoted = true,
+            _ => {}
+        }
+        at_start = !quoted && matches!(letter, ',' | '\n' | '\r');
+    }
+    quoted
 }
 
 fn read_record(

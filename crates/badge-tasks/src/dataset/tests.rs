@@ -172,7 +172,12 @@ fn every_fault_of_other_files_is_located() {
         (
             "a.csv",
             b"text,label\n\"open,yes\n",
-            "line 2: 1 fields where 2",
+            "line 2: a quoted field of this row is not closed",
+        ),
+        (
+            "a.csv",
+            b"label,text\nyes,x\nyes,\"one \"\"two\"\"\nno,y\n",
+            "line 3: a quoted field of this row is not closed",
         ),
         (
             "a.jsonl",
