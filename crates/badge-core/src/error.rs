@@ -52,7 +52,7 @@ pub enum Error {
         tensor: String,
     },
     /// A tensor of another shape than the configuration implies.
-    #[error("{file}: tensor `{tensor}` has shape {found:?}, but config.json implies {expected:?}")]
+    #[error("{file}: tensor `{tensor}` has shape {found:?}, but the model needs {expected:?}")]
     TensorShape {
         /// The file that holds it.
         file: String,

@@ -114,7 +114,7 @@ impl Subject<'_> {
     /// # Errors
     /// When a row does not fit the model or has no label.
     pub fn evaluate(&self, on_row: OnRow) -> Result<(Evaluation, ExitLogits)> {
-        let logits = evaluate(self.model, self.encoded, |rows| on_row(rows))?;
+        let logits = evaluate(self.model, self.encoded, on_row)?;
         let scores = ExitScores::of(&logits, self.split, (self.metric, self.labels))?;
         let truth = self.split.targets()?;
         let intervals = (0..logits.exits)
@@ -142,12 +142,19 @@ impl Subject<'_> {
         Ok(spec.build(&config.exits().exits, prediction_kind(&config.head))?)
     }
 
-    /// Replays a policy over stored logits: score and cost without wall-clock time.
+    /// Where each row leaves under a policy and what it answers, from stored logits.
     ///
     /// # Errors
     /// When the policy does not fit the model, or a logit is not finite.
-    pub fn replay(&self, spec: &PolicySpec, logits: &ExitLogits) -> Result<PolicyEvaluation> {
-        let policy = self.policy(spec)?;
+    pub fn exits(
+        &self,
+        spec: &PolicySpec,
+        logits: &ExitLogits,
+    ) -> Result<(Vec<Depth>, Vec<Target>)> {
+        self.exits_of(&self.policy(spec)?, logits)
+    }
+
+    fn exits_of(&self, policy: &Policy, logits: &ExitLogits) -> Result<(Vec<Depth>, Vec<Target>)> {
         let mut state = policy.start();
         let mut exits = Vec::with_capacity(logits.rows());
         let mut answers = Vec::with_capacity(logits.rows());
@@ -157,7 +164,30 @@ impl Subject<'_> {
             answers.push(self.labels.decide(logits.logits(row, exit.position)));
             exits.push(exit.depth);
         }
+        Ok((exits, answers))
+    }
+
+    /// Replays a policy over stored logits: score and cost without wall-clock time.
+    ///
+    /// # Errors
+    /// When the policy does not fit the model, or a logit is not finite.
+    pub fn replay(&self, spec: &PolicySpec, logits: &ExitLogits) -> Result<PolicyEvaluation> {
+        let policy = self.policy(spec)?;
+        let (exits, answers) = self.exits_of(&policy, logits)?;
         self.judge(&policy, &exits, (&answers, logits))
+    }
+
+    /// Score and layer speed-up of a policy over stored logits, without the interval and cost that
+    /// [`replay`](Self::replay) adds.
+    ///
+    /// # Errors
+    /// As [`replay`](Self::replay).
+    pub fn score_and_speedup(&self, spec: &PolicySpec, logits: &ExitLogits) -> Result<(f64, f64)> {
+        let policy = self.policy(spec)?;
+        let (exits, answers) = self.exits_of(&policy, logits)?;
+        let speedup = ExitHistogram::of(policy.plan(), exits).layer_speedup();
+        let score = self.split.score(self.metric, &answers)?;
+        Ok((score, speedup.map_or(1.0, |speedup| speedup.0)))
     }
 
     /// Runs a policy row by row at batch size 1 and takes the time of every row, each followed by
@@ -182,10 +212,17 @@ impl Subject<'_> {
         };
         let mut exits = Vec::with_capacity(encodings.len());
         let mut answers = Vec::with_capacity(encodings.len());
-        for encoding in encodings {
+        for (row, encoding) in encodings.iter().enumerate() {
+            // In turn the one or the other goes first: the second finds the row in the caches.
+            let plain_first = row % 2 == 1;
+            if plain_first {
+                times.plain_s += classify(self.model, encoding, &plain)?.seconds;
+            }
             let early = classify(self.model, encoding, &policy)?;
             times.early_s += early.seconds;
-            times.plain_s += classify(self.model, encoding, &plain)?.seconds;
+            if !plain_first {
+                times.plain_s += classify(self.model, encoding, &plain)?.seconds;
+            }
             answers.push(self.labels.decide(&early.logits));
             exits.push(early.depth);
             on_row(1);

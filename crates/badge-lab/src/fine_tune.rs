@@ -1,20 +1,23 @@
 //! One fine-tuning run from a backbone to a model directory.
 
+use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use badge_core::checkpoint::{Checkpoint, layout};
 use badge_core::config::{EarlyExitConfig, HeadConfig, ModelConfig, ProblemType};
-use badge_tasks::{LabelSpace, TaskData, Tokenizer};
+use badge_tasks::{LabelSpace, TaskData, Tokenizer, file};
 use badge_train::Device;
 use badge_train::checkpoint::Progress;
 use badge_train::data::EncodedSplit;
 use badge_train::model::MultiExitModel;
 use badge_train::model_directory::{read_model, write_description};
-use badge_train::observer::{JsonLines, Observer, TensorBoard};
+use badge_train::observer::{EpochReport, JsonLines, Observer, TensorBoard};
 use badge_train::parameters::initialise;
 use badge_train::trainer::{Start, TrainConfig, TrainData, Trainer};
 use badge_train::weights;
+
+use crate::record::RECORD_FILE;
 
 /// What a run starts from.
 #[derive(Debug)]
@@ -94,11 +97,12 @@ pub fn head_of(labels: &LabelSpace) -> HeadConfig {
 /// When labels repeat or are empty.
 pub fn label_space_of(head: &HeadConfig) -> Result<LabelSpace> {
     let labels = head.labels.clone();
-    Ok(match head.problem {
-        ProblemType::SingleLabel => LabelSpace::SingleLabel { labels },
-        ProblemType::MultiLabel => LabelSpace::MultiLabel { labels },
-        ProblemType::Regression => LabelSpace::Regression,
-    })
+    let kind = match head.problem {
+        ProblemType::SingleLabel => badge_tasks::task::ProblemType::SingleLabelClassification,
+        ProblemType::MultiLabel => badge_tasks::task::ProblemType::MultiLabelClassification,
+        ProblemType::Regression => return Ok(LabelSpace::Regression),
+    };
+    LabelSpace::new(kind, labels).context("config.json: key `id2label`")
 }
 
 /// Where a run writes, and where it came from.
@@ -121,7 +125,48 @@ pub struct FineTuned {
     pub progress: Progress,
 }
 
+/// Writes everything of the directory but the weights as soon as these are there.
+struct Description<'a> {
+    directory: &'a Path,
+    config: &'a ModelConfig,
+    tokenizer: &'a Tokenizer,
+    tokenizer_source: Option<&'a Path>,
+}
+
+/// What speaks of the weights that a directory held before.
+const OUTDATED: [&str; 3] = ["exit_calibration.json", RECORD_FILE, "README.md"];
+
+impl Description<'_> {
+    fn write(&self) -> badge_train::Result<()> {
+        for path in OUTDATED.map(|name| self.directory.join(name)) {
+            if path.exists() {
+                fs::remove_file(&path).map_err(|source| file::write_error(&path, source))?;
+            }
+        }
+        write_description(
+            self.directory,
+            self.config,
+            self.tokenizer,
+            self.tokenizer_source,
+        )
+    }
+}
+
+impl Observer for Description<'_> {
+    fn epoch(&mut self, report: &EpochReport) -> badge_train::Result<()> {
+        // The first epoch is always the best so far.
+        if report.epoch == 1 {
+            self.write()
+        } else {
+            Ok(())
+        }
+    }
+}
+
 /// Runs the training loop and writes the model directory, `log.jsonl` and TensorBoard events.
+///
+/// Nothing is written before settings, data and checkpoint have been checked, and the directory
+/// keeps describing what weights it held before until the first epoch has new ones.
 ///
 /// # Errors
 /// Names what is wrong with settings, data or files; a killed run goes on from its checkpoint.
@@ -138,12 +183,6 @@ pub fn fine_tune(
         tokenizer_source,
         start,
     } = place;
-    write_description(
-        directory,
-        &backbone.config,
-        &backbone.tokenizer,
-        tokenizer_source,
-    )?;
     let tokenizer = backbone.tokenizer;
     let positions = backbone.config.backbone.positions;
     let max_length = config.max_length.min(positions);
@@ -163,9 +202,22 @@ pub fn fine_tune(
     };
     let mut log = JsonLines::new(&directory.join("log.jsonl"));
     let mut tensorboard = TensorBoard::new(&directory.join("tensorboard"));
-    let observers: Vec<&mut dyn Observer> = vec![&mut log, &mut tensorboard, observer];
+    let mut description = Description {
+        directory,
+        config: model.config(),
+        tokenizer: &tokenizer,
+        tokenizer_source,
+    };
+    let observers: Vec<&mut dyn Observer> =
+        vec![&mut description, &mut log, &mut tensorboard, observer];
     let trainer = Trainer::new(&model, train_data, config, (directory, start), observers)?;
+    file::create_folder(directory)?;
+    file::remove_leftovers(directory)?;
+    // Only now is it sure that the run may write here: nothing of an earlier one is touched before.
+    write_description(directory, model.config(), &tokenizer, tokenizer_source)?;
     let progress = trainer.run()?;
+    // A resumed run may have had no epoch left to do so.
+    description.write()?;
     drop(model);
     Ok(FineTuned {
         model: read_model(directory, &Device::Cpu)?,

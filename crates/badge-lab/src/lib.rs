@@ -1,8 +1,10 @@
 //! What the commands do beyond one model: experiments, and how their results are shown and kept.
 //!
-//! [`quickstart`] makes its own corpus; [`record`] keeps what a run was; [`table`], [`plot`] and
-//! [`report`] show it.
+//! [`fine_tune`] runs a training, [`evaluation`] holds a model against a split, [`calibration`]
+//! chooses an operating point; [`quickstart`] does all three on a corpus of its own. [`record`] and
+//! [`model_card`] keep what a run was; [`table`], [`plot`] and [`report`] show it.
 
+pub mod calibration;
 pub mod evaluation;
 pub mod fine_tune;
 pub mod interval;

@@ -1,5 +1,6 @@
 //! The `README.md` of a model directory: what the model is, how it was trained, how it does.
 
+use std::fmt::Write;
 use std::path::Path;
 
 use anyhow::Result;
@@ -63,7 +64,8 @@ impl ModelCard<'_> {
             seed,
             ..
         } = self.training;
-        text += &format!(
+        let _ = write!(
+            text,
             "- bypasses: {bypass}\n- epochs: {} of at most {epochs_max}\n\
              - learning rate {learning_rate}, batch {}, seed {seed}\n\
              - train rows {} (`{}`), dev rows {} (`{}`)\n\n",

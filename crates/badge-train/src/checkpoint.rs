@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use badge_core::checkpoint::{Checkpoint, read_metadata};
 use badge_tasks::file;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 use crate::evaluate::ExitScores;
@@ -133,13 +134,47 @@ impl CheckpointFile {
 
 /// The first setting in which two fingerprints, JSON objects, differ.
 fn difference(theirs: &str, ours: &str) -> String {
-    let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap_or_default();
-    let (theirs, ours) = (parse(theirs), parse(ours));
-    let keys = ours.as_object().into_iter().flat_map(|o| o.keys());
-    for key in keys {
-        if theirs[key] != ours[key] {
-            return format!("{key}: {} there, {} here", theirs[key], ours[key]);
+    let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
+    first_difference("", &parse(theirs), &parse(ours))
+        .unwrap_or_else(|| "settings of another version".to_owned())
+}
+
+fn first_difference(path: &str, theirs: &Value, ours: &Value) -> Option<String> {
+    match (theirs, ours) {
+        (Value::Object(theirs), Value::Object(ours)) => {
+            let keys = ours
+                .keys()
+                .chain(theirs.keys().filter(|key| !ours.contains_key(*key)));
+            let inner = |key: &String| match path {
+                "" => key.clone(),
+                path => format!("{path}.{key}"),
+            };
+            let of =
+                |object: &Map<String, Value>, key| object.get(key).cloned().unwrap_or_default();
+            keys.into_iter()
+                .find_map(|key| first_difference(&inner(key), &of(theirs, key), &of(ours, key)))
         }
+        _ if theirs == ours => None,
+        _ => Some(format!("{path} is {theirs} there and {ours} here")),
     }
-    "settings of another version".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_is_named_by_its_path_and_both_values() {
+        let theirs = r#"{"lr": 1, "model": {"exits": {"rank": 8}}}"#;
+        let ours = r#"{"lr": 1, "model": {"exits": {"rank": 16}}}"#;
+        assert_eq!(
+            difference(theirs, ours),
+            "model.exits.rank is 8 there and 16 here"
+        );
+        assert_eq!(
+            difference(r#"{"a": 1}"#, "{}"),
+            "a is 1 there and null here"
+        );
+        assert_eq!(difference("{}", "{}"), "settings of another version");
+    }
 }

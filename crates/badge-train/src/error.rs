@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-/// Result with this crate's [`Error`].
+/// Result with this crate's [`enum@Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What can go wrong while a model is built, trained or saved.
@@ -19,7 +19,7 @@ pub enum Error {
     Tasks(#[from] badge_tasks::Error),
     /// The autodiff framework refused an operation.
     #[error("tensor operation failed: {0}")]
-    Framework(#[from] candle_core::Error),
+    Framework(#[from] crate::framework::FrameworkError),
     /// A model directory without weights.
     #[error(
         "{directory}: holds no weights; expected model.safetensors, model.safetensors.index.json \

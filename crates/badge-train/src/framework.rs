@@ -1,6 +1,7 @@
 //! The single place that takes the autodiff framework's types into our names.
 
 pub(crate) use candle_core::backprop::GradStore;
+pub(crate) use candle_core::pickle;
 pub(crate) use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, InplaceOp2, InplaceOp3, Layout, Shape,
     Storage, Tensor, Var, bail,

@@ -193,7 +193,7 @@ impl Moments {
 #[derive(Debug, Clone, Copy)]
 struct Update {
     beta1: f32,
-    /// `1 - β`, rounded once: 1 minus a rounded 0.999 would be off by 5e-5 of itself.
+    /// `1 - β`, rounded once: 1 minus a rounded 0.999 would be off by 1.3e-5 of itself.
     fresh1: f32,
     beta2: f32,
     fresh2: f32,

@@ -10,12 +10,13 @@ use badge_tasks::file;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::framework::{DType, Tensor};
+use crate::framework::{DType, Tensor, pickle};
 
 /// The weights that are written, and preferred when read.
 pub const SAFETENSORS_FILE: &str = "model.safetensors";
 const INDEX_FILE: &str = "model.safetensors.index.json";
 const PYTORCH_FILE: &str = "pytorch_model.bin";
+const PYTORCH_INDEX_FILE: &str = "pytorch_model.bin.index.json";
 
 /// Reads a directory's `config.json`.
 ///
@@ -33,11 +34,13 @@ pub fn read_config(directory: &Path) -> Result<ModelConfig> {
 pub fn read_checkpoint(directory: &Path) -> Result<Checkpoint> {
     let path = |name| directory.join(name);
     if path(SAFETENSORS_FILE).exists() {
-        read_safetensors(directory, SAFETENSORS_FILE)
+        read_safetensors(&path(SAFETENSORS_FILE))
     } else if path(INDEX_FILE).exists() {
-        read_shards(directory)
+        read_shards(&path(INDEX_FILE), read_safetensors)
     } else if path(PYTORCH_FILE).exists() {
         read_pytorch(&path(PYTORCH_FILE))
+    } else if path(PYTORCH_INDEX_FILE).exists() {
+        read_shards(&path(PYTORCH_INDEX_FILE), read_pytorch)
     } else {
         Err(Error::NoWeights {
             directory: directory.to_owned(),
@@ -58,22 +61,21 @@ pub fn read_pretrained(directory: &Path, config: &ModelConfig) -> Result<Pretrai
     Ok(pretrained::adapt(checkpoint, &source.backbone, &layout)?)
 }
 
-fn read_safetensors(directory: &Path, name: &str) -> Result<Checkpoint> {
-    let path = directory.join(name);
-    let bytes = file::read_bytes(&path)?;
+fn read_safetensors(path: &Path) -> Result<Checkpoint> {
+    let bytes = file::read_bytes(path)?;
     Ok(Checkpoint::from_safetensors(
         &path.display().to_string(),
         &bytes,
     )?)
 }
 
-fn read_shards(directory: &Path) -> Result<Checkpoint> {
-    let path = directory.join(INDEX_FILE);
+/// Reads every file that an index names.
+fn read_shards(path: &Path, read: impl Fn(&Path) -> Result<Checkpoint>) -> Result<Checkpoint> {
     let wrong = |problem: String| Error::ShardIndex {
-        file: path.clone(),
+        file: path.to_owned(),
         problem,
     };
-    let index: Value = serde_json::from_slice(&file::read_bytes(&path)?)
+    let index: Value = serde_json::from_slice(&file::read_bytes(path)?)
         .map_err(|e| wrong(format!("not valid JSON: {e}")))?;
     let map = index
         .get("weight_map")
@@ -95,7 +97,7 @@ fn read_shards(directory: &Path) -> Result<Checkpoint> {
     }
     let mut checkpoint = Checkpoint::default();
     for shard in shards {
-        checkpoint.extend(read_safetensors(directory, shard)?);
+        checkpoint.extend(read(&path.with_file_name(shard))?);
     }
     Ok(checkpoint)
 }
@@ -105,7 +107,7 @@ fn read_pytorch(path: &Path) -> Result<Checkpoint> {
         file: path.to_owned(),
         problem,
     };
-    let tensors = candle_core::pickle::read_all(path).map_err(|e| wrong(e.to_string()))?;
+    let tensors = pickle::read_all(path).map_err(|e| wrong(e.to_string()))?;
     let mut checkpoint = Checkpoint::default();
     let file = path.display().to_string();
     for (name, tensor) in tensors {

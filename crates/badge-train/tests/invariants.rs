@@ -4,7 +4,7 @@
 use badge_core::bypass::{BypassConfig, BypassLayerNorm};
 use badge_core::checkpoint::{Checkpoint, Tensor, layout};
 use badge_core::config::{EarlyExitConfig, HeadConfig, ModelConfig, ProblemType};
-use badge_core::distribution::{Prediction, PredictionKind};
+use badge_core::distribution::PredictionKind;
 use badge_core::exit::{Depth, ExitPlan, Pooler};
 use badge_core::policy::PolicySpec;
 use badge_tasks::{Encoding, Target};

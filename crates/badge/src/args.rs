@@ -8,6 +8,7 @@ use crate::commands::eval::EvalArgs;
 use crate::commands::fetch::FetchArgs;
 use crate::commands::inspect::InspectArgs;
 use crate::commands::predict::PredictArgs;
+use crate::commands::quickstart::QuickstartArgs;
 use crate::commands::train::TrainArgs;
 
 /// Fast, adaptive BERT inference: train multi-exit encoders, let each input leave the network as
@@ -47,6 +48,8 @@ pub(crate) const DEFAULT_SEED: u64 = 42;
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// See everything once: train, calibrate, evaluate and classify on a corpus made on the spot
+    Quickstart(QuickstartArgs),
     /// Fine-tune a multi-exit model
     Train(Box<TrainArgs>),
     /// Score every exit of a model, and what a policy saves

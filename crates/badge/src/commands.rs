@@ -7,14 +7,15 @@ mod facts;
 pub(crate) mod fetch;
 pub(crate) mod inspect;
 pub(crate) mod predict;
+pub(crate) mod quickstart;
 mod sources;
 pub(crate) mod train;
 
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 
-use crate::args::{Cli, Command, DEFAULT_SEED, GlobalArgs};
+use crate::args::{Cli, Command, DEFAULT_SEED};
 use crate::commands::doctor::DoctorArgs;
 use crate::console::Console;
 
@@ -45,8 +46,7 @@ pub(crate) struct Session {
 }
 
 /// Carries out the command.
-pub(crate) fn run(cli: Cli, console: Console) -> Result<Verdict> {
-    let threads = use_threads(&cli.global)?;
+pub(crate) fn run(cli: Cli, console: Console, threads: usize) -> Result<Verdict> {
     let seed = cli.global.seed.unwrap_or(DEFAULT_SEED);
     let context = Session {
         console,
@@ -54,6 +54,7 @@ pub(crate) fn run(cli: Cli, console: Console) -> Result<Verdict> {
         threads,
     };
     match cli.command {
+        Command::Quickstart(args) => quickstart::run(args, context),
         Command::Train(args) => train::run(*args, context),
         Command::Eval(args) => eval::run(&args, context),
         Command::Predict(args) => predict::run(&args, context),
@@ -62,19 +63,4 @@ pub(crate) fn run(cli: Cli, console: Console) -> Result<Verdict> {
         Command::Doctor(DoctorArgs {}) => doctor::run(context),
         Command::Completions(args) => completions::run(args, context),
     }
-}
-
-/// Sizes the pool that all tensor operations share.
-fn use_threads(global: &GlobalArgs) -> Result<usize> {
-    let available = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = global.threads.unwrap_or(available);
-    ensure!(
-        (1..=1024).contains(&threads),
-        "--threads: {threads} does not lie in 1..=1024"
-    );
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .build_global()
-        .context("the thread pool cannot be started")?;
-    Ok(threads)
 }

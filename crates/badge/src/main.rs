@@ -3,6 +3,7 @@
 mod args;
 mod commands;
 mod console;
+mod environment;
 mod failure;
 mod progress;
 
@@ -15,9 +16,17 @@ use crate::console::Console;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let console = Console::new(&cli.global);
-    match commands::run(cli, console) {
-        Ok(verdict) => verdict.into(),
+    match run(cli) {
+        Ok(code) => code,
         Err(error) => failure::report(&error),
     }
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let threads = environment::threads(&cli)?;
+    if let Some(code) = environment::prepare(&cli, threads)? {
+        return Ok(code);
+    }
+    let console = Console::new(&cli.global);
+    Ok(commands::run(cli, console, threads)?.into())
 }
