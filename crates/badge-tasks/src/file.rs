@@ -64,6 +64,31 @@ pub fn create_folder(path: &Path) -> Result<()> {
     fs::create_dir_all(path).map_err(|source| write_error(path, source))
 }
 
+/// Removes the temporary files that a killed process has left in `folder`, if there are any.
+///
+/// Call it where no other process writes: a file that is being written would go too.
+///
+/// # Errors
+///
+/// [`Error::FilePermission`] or [`Error::FileIo`].
+pub fn remove_leftovers(folder: &Path) -> Result<()> {
+    if !folder.is_dir() {
+        return Ok(());
+    }
+    let failed = |source| read_error(folder, source);
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let is_ours = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .is_some_and(is_temporary_name);
+        if is_ours && path.is_file() {
+            fs::remove_file(&path).map_err(|source| write_error(&path, source))?;
+        }
+    }
+    Ok(())
+}
+
 /// The error for a failed reading operation on `path`.
 pub fn read_error(path: &Path, source: io::Error) -> Error {
     let path = path.to_path_buf();
@@ -164,6 +189,17 @@ fn temporary_path(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
+/// Whether a file is called as [`temporary_path`] calls them: `.NAME.PID-COUNT.tmp`.
+fn is_temporary_name(name: &str) -> bool {
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    name.starts_with('.')
+        && name
+            .strip_suffix(".tmp")
+            .and_then(|name| name.rsplit_once('.'))
+            .and_then(|(_, numbers)| numbers.split_once('-'))
+            .is_some_and(|(process, count)| number(process) && number(count))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -236,6 +272,26 @@ mod tests {
         assert!(matches!(error, Error::DiskFull { .. }), "{error}");
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(names(folder.path()), ["out"]);
+    }
+
+    #[test]
+    fn leftovers_are_removed_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let left = temporary_path(&folder.path().join("model.safetensors"));
+        fs::write(&left, b"half").unwrap();
+        let kept = [
+            ".hidden",
+            ".notes.tmp",
+            ".x.1-y.tmp",
+            "a.1-2.tmp",
+            "config.json",
+        ];
+        for name in kept {
+            fs::write(folder.path().join(name), b"whole").unwrap();
+        }
+        remove_leftovers(folder.path()).unwrap();
+        assert_eq!(names(folder.path()), kept);
+        remove_leftovers(&folder.path().join("absent")).unwrap();
     }
 
     #[test]
