@@ -48,6 +48,9 @@ pub struct Best {
     pub scores: ExitScores,
 }
 
+/// The name of the checkpoint in a run's directory; it is removed when the run is finished.
+pub const CHECKPOINT_FILE: &str = "checkpoint.safetensors";
+
 /// Reads and writes one run's checkpoint file.
 #[derive(Debug)]
 pub(crate) struct CheckpointFile {
@@ -63,7 +66,7 @@ impl CheckpointFile {
     /// The checkpoint of the run that writes into `directory`.
     pub(crate) fn new(directory: &Path, fingerprint: String) -> Self {
         Self {
-            path: directory.join("checkpoint.safetensors"),
+            path: directory.join(CHECKPOINT_FILE),
             fingerprint,
         }
     }

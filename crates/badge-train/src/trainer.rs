@@ -90,6 +90,12 @@ impl TrainConfig {
             ("--warmup-ratio", self.warmup_ratio, 0.0, 1.0),
             ("--weight-decay", weight_decay, 0.0, 1.0),
             (
+                "--checkpoint-minutes",
+                self.checkpoint_seconds,
+                0.0,
+                f64::INFINITY,
+            ),
+            (
                 "--max-grad-norm",
                 gradient_norm_max,
                 f64::MIN_POSITIVE,
@@ -98,7 +104,13 @@ impl TrainConfig {
         ];
         for (setting, value, low, high) in ranges {
             if !(low..=high).contains(&value) {
-                let problem = format!("{value} does not lie in {low}..={high}");
+                let low = if low > 0.0 { "above 0" } else { "at least 0" };
+                let high = if high < f64::MAX {
+                    format!(" and at most {high}")
+                } else {
+                    String::new()
+                };
+                let problem = format!("must be {low}{high}, not {value}");
                 return Err(Error::Setting { setting, problem });
             }
         }

@@ -16,12 +16,13 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     let mut message = String::new();
     for cause in error.chain() {
         let cause = cause.to_string();
+        let cause = cause.trim_end();
         // A transparent wrapper says the same as what it wraps.
-        if !message.ends_with(&cause) {
+        if !message.ends_with(cause) {
             if !message.is_empty() {
                 message.push_str(": ");
             }
-            message.push_str(&cause);
+            message.push_str(cause);
         }
     }
     #[expect(clippy::print_stderr, reason = "the one place where a failure is told")]

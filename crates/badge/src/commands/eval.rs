@@ -15,6 +15,7 @@ use badge_train::Device;
 use badge_train::data::EncodedSplit;
 use badge_train::evaluate::ExitLogits;
 use badge_train::model_directory::read_model;
+use badge_train::weights::SAFETENSORS_FILE;
 use clap::Args;
 use serde::Serialize;
 
@@ -115,7 +116,7 @@ pub(crate) fn run(args: &EvalArgs, session: Session) -> Result<Verdict> {
     };
     if let Some(out) = &args.out {
         outcome.logits = Some(write_logits(out, &logits, &outcome.split)?);
-        write_record(out, &outcome, (args, split, started), session)?;
+        write_record(out, &outcome, (args, &directory, split), (session, started))?;
     }
     session.console.result(&outcome, &report(&outcome))?;
     Ok(Verdict::Done)
@@ -175,15 +176,20 @@ fn write_logits(out: &Path, logits: &ExitLogits, split: &str) -> Result<LogitsFi
 fn write_record(
     out: &Path,
     outcome: &Outcome,
-    (args, split, started): (&EvalArgs, &Split, u64),
-    session: Session,
+    (args, directory, split): (&EvalArgs, &Path, &Split),
+    (session, started): (Session, u64),
 ) -> Result<()> {
     let machine = Machine::detect(session.threads, "f32");
     let mut record = Record::new("eval", session.seed, machine).started(started);
     record.configuration = serde_json::json!({
         "task": args.task, "split": args.split, "max_length": args.max_length,
-        "policies": args.policy,
+        "policies": args.policy, "model": sources::label(&args.model),
     });
+    let weights = directory.join(SAFETENSORS_FILE);
+    if weights.exists() {
+        let sha256 = hash::sha256_hex(&file::read_bytes(&weights)?);
+        record.data.insert(SAFETENSORS_FILE.to_owned(), sha256);
+    }
     record
         .data
         .insert(split.name.to_string(), split.sha256.clone());

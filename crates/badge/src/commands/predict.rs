@@ -195,6 +195,11 @@ impl PredictArgs {
         let columns = self.columns()?;
         let file = self.input.as_deref().filter(|path| *path != Path::new("-"));
         let examples = if let Some(path) = file {
+            ensure!(
+                !path.is_dir(),
+                "{}: is a directory; give a file of texts",
+                path.display()
+            );
             read_inputs(path, &columns, self.format)?
         } else {
             let mut input = io::stdin().lock();

@@ -32,7 +32,21 @@ pub(crate) fn with_download_bar<R>(
 
 /// The directory of a model: as it is, or from the hub.
 pub(crate) fn model_directory(name: &str, console: Console) -> Result<PathBuf> {
+    if Path::new(name).is_dir() {
+        return Ok(PathBuf::from(name));
+    }
     with_download_bar(console, |on_progress| hub().resolve(name, on_progress))
+        .with_context(|| format!("`{name}` is no directory here; as a hub id"))
+}
+
+/// A model's name without the folders it lies in: paths of one machine say nothing on another.
+pub(crate) fn label(name: &str) -> String {
+    let path = Path::new(name);
+    let last = path.file_name().filter(|_| path.is_dir());
+    last.map_or_else(
+        || name.to_owned(),
+        |last| last.to_string_lossy().into_owned(),
+    )
 }
 
 /// The task and its splits, from `--data` or the hub.

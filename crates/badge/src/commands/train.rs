@@ -11,6 +11,7 @@ use badge_lab::fine_tune::{Backbone, FineTuned, Place, fine_tune};
 use badge_lab::model_card::ModelCard;
 use badge_lab::record::{Machine, RECORD_FILE, Record, now};
 use badge_tasks::{TaskData, file};
+use badge_train::checkpoint::CHECKPOINT_FILE;
 use badge_train::method::{ExitWeights, Method};
 use badge_train::optimizer::AdamWConfig;
 use badge_train::trainer::{Start, TrainConfig};
@@ -167,6 +168,9 @@ pub(crate) fn run(args: TrainArgs, session: Session) -> Result<Verdict> {
     let (backbone_name, task_name, out) = args.required()?;
     let config = args.train_config();
     config.check()?;
+    if already_finished(&args, out, session)? {
+        return Ok(Verdict::Done);
+    }
     let source = sources::model_directory(backbone_name, session.console)?;
     let (data, _) = sources::task_data(task_name, args.data.as_deref(), session.console)?;
     let exits = |plain: &ModelConfig| args.early_exit(plain);
@@ -187,7 +191,7 @@ pub(crate) fn run(args: TrainArgs, session: Session) -> Result<Verdict> {
     let tuned = fine_tune(backbone, &data, &config, place, &mut progress)?;
     drop(progress);
     let card = ModelCard {
-        backbone: &backbone_label(backbone_name),
+        backbone: &sources::label(backbone_name),
         config: tuned.model.config(),
         data: &data,
         training: &config,
@@ -214,22 +218,41 @@ pub(crate) fn run(args: TrainArgs, session: Session) -> Result<Verdict> {
     write_record(&outcome, configuration, (&data, started), session)?;
     session
         .console
-        .result(&outcome, &summary(&outcome, &data))?;
+        .result(&outcome, &summary(&outcome, &data, &args))?;
     Ok(Verdict::Done)
 }
 
-fn summary(outcome: &Outcome, data: &TaskData) -> String {
+fn summary(outcome: &Outcome, data: &TaskData, args: &TrainArgs) -> String {
     let directory = outcome.directory.display();
+    let task = args.task.as_deref().unwrap_or_default();
+    let folder = args
+        .data
+        .as_ref()
+        .map_or(String::new(), |d| format!(" --data {}", d.display()));
     format!(
         "best epoch {} of {}: dev {} S-avg {:.1}, S-best {:.1}\nmodel written to {directory}\n\
-         next: badge eval --model {directory} --task {} --policy dge:tau=0.3,t=2\n",
+         next: badge eval --model {directory} --task {task}{folder} --policy dge:tau=0.3,t=2\n",
         outcome.best_epoch,
         outcome.epochs,
         data.task.metric,
         100.0 * outcome.dev.average,
         100.0 * outcome.dev.best,
-        data.task.name,
     )
+}
+
+/// A finished run has no checkpoint to take up; training it again would overwrite its model.
+fn already_finished(args: &TrainArgs, out: &Path, session: Session) -> Result<bool> {
+    let record = out.join(RECORD_FILE);
+    if !args.resume || out.join(CHECKPOINT_FILE).exists() || !record.exists() {
+        return Ok(false);
+    }
+    let record = Record::read(&record)?;
+    session.console.note(&format!(
+        "the run in {} is finished; nothing to resume",
+        out.display()
+    ));
+    session.console.result(&record.results, "")?;
+    Ok(true)
 }
 
 fn tell_start(backbone: &Backbone, data: &TaskData, session: Session) {
@@ -264,16 +287,6 @@ fn depths_of(config: &ModelConfig) -> Vec<usize> {
         .iter()
         .map(|depth| depth.0)
         .collect()
-}
-
-/// A backbone's name without the folders it lies in.
-fn backbone_label(name: &str) -> String {
-    let path = Path::new(name);
-    let last = path.file_name().filter(|_| path.is_dir());
-    last.map_or_else(
-        || name.to_owned(),
-        |last| last.to_string_lossy().into_owned(),
-    )
 }
 
 fn write_record(
@@ -417,7 +430,7 @@ impl TrainArgs {
     /// The run's configuration with every default filled in.
     fn resolved(&self, config: &TrainConfig, tuned: &FineTuned) -> serde_json::Value {
         serde_json::json!({
-            "backbone": self.backbone.as_deref().map(backbone_label),
+            "backbone": self.backbone.as_deref().map(sources::label),
             "task": self.task,
             "training": config,
             "early_exit": tuned.model.config().early_exit,
