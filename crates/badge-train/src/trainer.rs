@@ -93,7 +93,7 @@ impl TrainConfig {
                 "--checkpoint-minutes",
                 self.checkpoint_seconds,
                 0.0,
-                f64::INFINITY,
+                f64::MAX,
             ),
             (
                 "--max-grad-norm",
