@@ -43,6 +43,10 @@ pub(crate) struct EvalArgs {
     /// A policy to run row by row at batch size 1, such as dge:tau=0.3,t=2; may be given again
     #[arg(long, value_name = "SPEC")]
     policy: Vec<PolicySpec>,
+    /// Replay policies over the logits of all exits instead of running them row by row: fast, but
+    /// without wall-clock figures
+    #[arg(long)]
+    replay: bool,
     /// Longest input in tokens
     #[arg(long, value_name = "TOKENS", default_value_t = 128)]
     max_length: usize,
@@ -104,7 +108,14 @@ pub(crate) fn run(args: &EvalArgs, session: Session) -> Result<Verdict> {
         }
     }
     let (evaluation, logits) = evaluate(&subject, session)?;
-    let policies = run_policies(&subject, &args.policy, &logits, session)?;
+    let policies = if args.replay {
+        args.policy
+            .iter()
+            .map(|spec| subject.replay(spec, &logits))
+            .collect::<Result<_>>()?
+    } else {
+        run_policies(&subject, &args.policy, &logits, session)?
+    };
     let mut outcome = Outcome {
         task: data.task.name.clone(),
         split: split_name.to_string(),
