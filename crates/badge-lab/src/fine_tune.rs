@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use badge_core::checkpoint::{Checkpoint, layout};
-use badge_core::config::{EarlyExitConfig, HeadConfig, ModelConfig, ProblemType};
+use badge_core::config::{EarlyExitConfig, HeadConfig, ModelConfig};
 use badge_tasks::{LabelSpace, TaskData, Tokenizer, file};
 use badge_train::Device;
 use badge_train::checkpoint::Progress;
@@ -80,14 +80,9 @@ impl Backbone {
 
 /// The outputs of a classifier for these labels.
 pub fn head_of(labels: &LabelSpace) -> HeadConfig {
-    let problem = match labels {
-        LabelSpace::SingleLabel { .. } => ProblemType::SingleLabel,
-        LabelSpace::MultiLabel { .. } => ProblemType::MultiLabel,
-        LabelSpace::Regression => ProblemType::Regression,
-    };
     HeadConfig {
         labels: labels.id2label().into_values().collect(),
-        problem,
+        problem: labels.problem_type(),
     }
 }
 
@@ -96,13 +91,7 @@ pub fn head_of(labels: &LabelSpace) -> HeadConfig {
 /// # Errors
 /// When labels repeat or are empty.
 pub fn label_space_of(head: &HeadConfig) -> Result<LabelSpace> {
-    let labels = head.labels.clone();
-    let kind = match head.problem {
-        ProblemType::SingleLabel => badge_tasks::task::ProblemType::SingleLabelClassification,
-        ProblemType::MultiLabel => badge_tasks::task::ProblemType::MultiLabelClassification,
-        ProblemType::Regression => return Ok(LabelSpace::Regression),
-    };
-    LabelSpace::new(kind, labels).context("config.json: key `id2label`")
+    LabelSpace::new(head.problem, head.labels.clone()).context("config.json: key `id2label`")
 }
 
 /// Where a run writes, and where it came from.

@@ -5,7 +5,8 @@ mod label_space;
 
 use std::path::{Path, PathBuf};
 
-pub use label_space::{LabelSpace, ProblemType};
+pub use badge_core::config::ProblemType;
+pub use label_space::LabelSpace;
 
 use crate::dataset::Format;
 use crate::error::{Error, Result};

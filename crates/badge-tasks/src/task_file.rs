@@ -140,8 +140,8 @@ impl Context<'_> {
 
     fn label_space(&self, form: &TaskForm) -> Result<LabelSpace> {
         let kind = match form.problem.as_deref() {
-            None | Some("single-label") => ProblemType::SingleLabelClassification,
-            Some("multi-label") => ProblemType::MultiLabelClassification,
+            None | Some("single-label") => ProblemType::SingleLabel,
+            Some("multi-label") => ProblemType::MultiLabel,
             Some("regression") => ProblemType::Regression,
             Some(other) => {
                 let allowed = "use single-label, multi-label or regression";
@@ -154,10 +154,10 @@ impl Context<'_> {
                 Err(self.error("labels", "a regression task has none; remove the key"))
             }
             (None, _) => Err(self.error("labels", "is needed: a list, or \"from-data\"")),
-            (Some(Labels::FromData), ProblemType::MultiLabelClassification) => {
+            (Some(Labels::FromData), ProblemType::MultiLabel) => {
                 Ok(LabelSpace::MultiLabel { labels: Vec::new() })
             }
-            (Some(Labels::FromData), ProblemType::SingleLabelClassification) => {
+            (Some(Labels::FromData), ProblemType::SingleLabel) => {
                 Ok(LabelSpace::SingleLabel { labels: Vec::new() })
             }
             (Some(Labels::List(labels)), _) => LabelSpace::new(kind, labels.clone())

@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
-use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use badge_core::config::ProblemType;
 
 use super::Target;
 use crate::error::{Error, Result};
@@ -26,57 +25,6 @@ pub enum LabelSpace {
     Regression,
 }
 
-/// The kind of a label space, as `problem_type` of `config.json` spells it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ProblemType {
-    /// `single_label_classification`
-    SingleLabelClassification,
-    /// `multi_label_classification`
-    MultiLabelClassification,
-    /// `regression`
-    Regression,
-}
-
-impl ProblemType {
-    /// Every kind there is.
-    pub const ALL: [Self; 3] = [
-        Self::SingleLabelClassification,
-        Self::MultiLabelClassification,
-        Self::Regression,
-    ];
-
-    /// The word in `config.json`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::SingleLabelClassification => "single_label_classification",
-            Self::MultiLabelClassification => "multi_label_classification",
-            Self::Regression => "regression",
-        }
-    }
-}
-
-impl fmt::Display for ProblemType {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.name())
-    }
-}
-
-impl FromStr for ProblemType {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|kind| kind.name() == name)
-            .ok_or_else(|| Error::UnknownName {
-                what: "problem type",
-                found: name.to_owned(),
-                allowed: Self::ALL.map(Self::name).join(", "),
-            })
-    }
-}
-
 impl LabelSpace {
     /// A label space of a kind; `labels` is ignored for regression.
     ///
@@ -87,37 +35,11 @@ impl LabelSpace {
     pub fn new(kind: ProblemType, labels: Vec<String>) -> Result<Self> {
         let (space, least) = match kind {
             ProblemType::Regression => return Ok(Self::Regression),
-            ProblemType::SingleLabelClassification => (Self::SingleLabel { labels }, 2),
-            ProblemType::MultiLabelClassification => (Self::MultiLabel { labels }, 1),
+            ProblemType::SingleLabel => (Self::SingleLabel { labels }, 2),
+            ProblemType::MultiLabel => (Self::MultiLabel { labels }, 1),
         };
         check_labels(space.labels(), least)?;
         Ok(space)
-    }
-
-    /// The label space that a model's `config.json` describes.
-    ///
-    /// Without a `problem_type` one output means regression and several a single label, as in
-    /// transformers.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::InvalidLabels`] when the numbers are not 0, 1, 2, ... or the labels are unusable.
-    pub fn from_id2label(
-        kind: Option<ProblemType>,
-        id2label: impl IntoIterator<Item = (usize, String)>,
-    ) -> Result<Self> {
-        let id2label: BTreeMap<usize, String> = id2label.into_iter().collect();
-        if let Some((expected, found)) = (0..).zip(id2label.keys()).find(|(e, f)| e != *f) {
-            return Err(Error::InvalidLabels {
-                problem: format!("`id2label` has number {found} where {expected} should be"),
-            });
-        }
-        let kind = kind.unwrap_or(if id2label.len() == 1 {
-            ProblemType::Regression
-        } else {
-            ProblemType::SingleLabelClassification
-        });
-        Self::new(kind, id2label.into_values().collect())
     }
 
     /// The labels by number, as `id2label` of `config.json` holds them.
@@ -131,8 +53,8 @@ impl LabelSpace {
     /// Its kind.
     pub const fn problem_type(&self) -> ProblemType {
         match self {
-            Self::SingleLabel { .. } => ProblemType::SingleLabelClassification,
-            Self::MultiLabel { .. } => ProblemType::MultiLabelClassification,
+            Self::SingleLabel { .. } => ProblemType::SingleLabel,
+            Self::MultiLabel { .. } => ProblemType::MultiLabel,
             Self::Regression => ProblemType::Regression,
         }
     }
@@ -247,64 +169,32 @@ mod tests {
     }
 
     #[test]
-    fn id2label_round_trips() {
+    fn every_output_has_a_label() {
         let spaces = [
-            LabelSpace::SingleLabel {
-                labels: strings(&["a", "b", "c"]),
-            },
-            LabelSpace::MultiLabel {
-                labels: strings(&["a"]),
-            },
-            LabelSpace::Regression,
+            LabelSpace::new(ProblemType::SingleLabel, strings(&["a", "b", "c"])).unwrap(),
+            LabelSpace::new(ProblemType::MultiLabel, strings(&["a"])).unwrap(),
+            LabelSpace::new(ProblemType::Regression, Vec::new()).unwrap(),
         ];
         for space in spaces {
-            let kind = Some(space.problem_type());
-            assert_eq!(
-                LabelSpace::from_id2label(kind, space.id2label()).unwrap(),
-                space
-            );
-            assert_eq!(space.id2label().len(), space.outputs());
+            assert_eq!(space.id2label().len(), space.outputs(), "{space}");
         }
     }
 
     #[test]
-    fn kind_follows_the_number_of_outputs_when_not_given() {
-        let one = LabelSpace::from_id2label(None, [(0, "LABEL_0".to_owned())]).unwrap();
-        assert_eq!(one, LabelSpace::Regression);
-        let two = [(1, "b".to_owned()), (0, "a".to_owned())];
-        let two = LabelSpace::from_id2label(None, two).unwrap();
-        assert_eq!(
-            two,
-            LabelSpace::SingleLabel {
-                labels: strings(&["a", "b"])
-            }
-        );
-    }
-
-    #[test]
     fn unusable_labels_are_refused() {
-        let single = Some(ProblemType::SingleLabelClassification);
-        let cases: [(&[(usize, &str)], &str); 4] = [
+        let cases = [
             (
-                &[(0, "a"), (2, "b")],
-                "the labels are invalid: `id2label` has number 2 where 1 should be",
-            ),
-            (
-                &[(0, "a")],
+                vec!["a"],
                 "the labels are invalid: at least 2 are needed, found 1",
             ),
             (
-                &[(0, "a"), (1, "a")],
+                vec!["a", "a"],
                 "the labels are invalid: `a` stands there twice",
             ),
-            (
-                &[(0, "a"), (1, " ")],
-                "the labels are invalid: a label is empty",
-            ),
+            (vec!["a", " "], "the labels are invalid: a label is empty"),
         ];
         for (labels, message) in cases {
-            let labels = labels.iter().map(|(id, label)| (*id, (*label).to_owned()));
-            let error = LabelSpace::from_id2label(single, labels).unwrap_err();
+            let error = LabelSpace::new(ProblemType::SingleLabel, strings(&labels)).unwrap_err();
             assert_eq!(error.to_string(), message);
         }
     }
@@ -325,15 +215,6 @@ mod tests {
         ];
         for (space, logits, answer) in cases {
             assert_eq!(space.describe(&space.decide(&logits)), answer, "{logits:?}");
-        }
-    }
-
-    #[test]
-    fn problem_type_is_spelled_as_in_a_config() {
-        for kind in ProblemType::ALL {
-            let json = serde_json::to_string(&kind).unwrap();
-            assert_eq!(json, format!("\"{kind}\""));
-            assert_eq!(kind.name().parse::<ProblemType>().unwrap(), kind);
         }
     }
 }
