@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use badge_core::cost::ExitHistogram;
 use badge_core::policy::{Policy, PolicySpec};
+use badge_lab::calibration::Calibration;
 use badge_lab::evaluation::prediction_kind;
 use badge_lab::fine_tune::label_space_of;
 use badge_tasks::dataset::{Format, common_columns, parse_inputs, read_inputs};
@@ -38,9 +39,10 @@ pub(crate) struct PredictArgs {
     /// Model directory or hub id
     #[arg(long, value_name = "DIR|HUB_ID")]
     model: String,
-    /// When to leave the network, such as dge:tau=0.3,t=2 or fixed:6
-    #[arg(long, value_name = "SPEC", default_value = "full")]
-    policy: PolicySpec,
+    /// When to leave the network, such as dge:tau=0.3,t=2 or fixed:6 [default: what the model was
+    /// calibrated for, else full]
+    #[arg(long, value_name = "SPEC")]
+    policy: Option<PolicySpec>,
     /// The texts; `-` or nothing stands for standard input
     #[arg(value_name = "FILE")]
     input: Option<PathBuf>,
@@ -117,7 +119,7 @@ pub(crate) fn run(args: &PredictArgs, session: Session) -> Result<Verdict> {
         histogram: histogram.iter().map(|(d, count)| (d.0, count)).collect(),
         ms_per_row: 1e3 * seconds / examples.len() as f64,
     };
-    output.finish((&args.model, &args.policy), &summary)?;
+    output.finish((&args.model, predictor.policy.spec()), &summary)?;
     Ok(Verdict::Done)
 }
 
@@ -137,9 +139,13 @@ impl Predictor {
         let config = model.config();
         let labels = label_space_of(&config.head)?;
         let kind = prediction_kind(&config.head);
-        let policy = args.policy.build(&config.exits().exits, kind)?;
+        let spec = match &args.policy {
+            Some(spec) => spec.clone(),
+            None => Calibration::read(&directory)?.map_or(PolicySpec::Full, |c| c.policy),
+        };
+        let policy = spec.build(&config.exits().exits, kind)?;
         for caveat in policy.caveats() {
-            console.note(&format!("note: {}: {caveat}", args.policy));
+            console.note(&format!("note: {spec}: {caveat}"));
         }
         Ok(Self {
             model,
