@@ -2,7 +2,7 @@
 //!
 //! [`fine_tune`] runs a training, [`evaluation`] holds a model against a split, [`calibration`]
 //! chooses an operating point; [`quickstart`] does all three on a corpus of its own. [`record`] and
-//! [`model_card`] keep what a run was; [`table`], [`plot`] and [`report`] show it.
+//! [`model_card`] keep what a run was; [`tables`] of one [`table`] form, [`plot`] and [`report`] show it.
 
 pub mod calibration;
 pub mod evaluation;
@@ -14,3 +14,4 @@ pub mod quickstart;
 pub mod record;
 pub mod report;
 pub mod table;
+pub mod tables;

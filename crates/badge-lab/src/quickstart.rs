@@ -23,7 +23,7 @@ use crate::calibration::Calibration;
 use crate::evaluation::{Evaluation, PolicyEvaluation, Subject};
 use crate::fine_tune::{FineTuned, Place, fine_tune};
 
-pub use presentation::{files, grade_table, policy_table, report, speed_score_plot};
+pub use presentation::{files, grade_table, report, speed_score_plot};
 pub use recipe::{TOKENS_MAX, training};
 
 /// How much of the full model's dev accuracy the chosen operating point may cost.

@@ -54,7 +54,7 @@ pub(crate) fn run(cli: Cli, console: Console, threads: usize) -> Result<Verdict>
         threads,
     };
     match cli.command {
-        Command::Quickstart(args) => quickstart::run(args, context),
+        Command::Quickstart(args) => quickstart::run(&args, context),
         Command::Train(args) => train::run(*args, context),
         Command::Eval(args) => eval::run(&args, context),
         Command::Predict(args) => predict::run(&args, context),

@@ -10,10 +10,7 @@ use super::{Quickstart, Results, ShownLine};
 use crate::plot::{Curve, Plot};
 use crate::report::{Block, Report};
 use crate::table::{Column, Table};
-
-fn percent(score: f64) -> String {
-    format!("{:.1}", 100.0 * score)
-}
+use crate::tables::{percent, policy_table};
 
 /// Accuracy by difficulty and exit, with the chosen policy beside it.
 pub fn grade_table(results: &Results) -> Table {
@@ -50,36 +47,6 @@ pub fn grade_table(results: &Results) -> Table {
         cells.extend([percent(chosen.score), format!("{:.2}", chosen.mean_exit)]);
     }
     table.push(cells);
-    table
-}
-
-/// What each policy scores and saves.
-pub fn policy_table(results: &Results) -> Table {
-    let mut table = Table::new([
-        Column::text("policy"),
-        Column::number("accuracy"),
-        Column::number("95 %"),
-        Column::number("mean exit"),
-        Column::number("layer speed-up"),
-        Column::number("ms a text"),
-        Column::number("time saved"),
-    ]);
-    for policy in &results.policies {
-        let Some(time) = &policy.time else { continue };
-        table.push([
-            policy.policy.to_string(),
-            percent(policy.score),
-            format!(
-                "{}-{}",
-                percent(policy.interval.low),
-                percent(policy.interval.high)
-            ),
-            format!("{:.2}", policy.mean_exit),
-            format!("{:.2}x", policy.layer_speedup),
-            format!("{:.2}", time.early_ms),
-            format!("{:.0} %", 100.0 * time.time_saved),
-        ]);
-    }
     table
 }
 
@@ -127,7 +94,7 @@ pub fn report(results: &Results, lines: &[ShownLine]) -> Result<Report> {
         "What a policy saves",
         vec![
             Block::Table {
-                table: policy_table(results),
+                table: policy_table(&results.policies),
                 caption: "Row by row at batch size 1; time saved is against the plain backbone \
                           with one exit, measured in turn."
                     .to_owned(),

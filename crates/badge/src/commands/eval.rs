@@ -8,7 +8,7 @@ use badge_core::policy::PolicySpec;
 use badge_lab::evaluation::{Evaluation, PolicyEvaluation, Subject};
 use badge_lab::fine_tune::label_space_of;
 use badge_lab::record::{Machine, RECORD_FILE, Record, now};
-use badge_lab::table::{Column, Table};
+use badge_lab::tables::{exit_table, policy_table};
 use badge_tasks::split::{SplitName, official_test};
 use badge_tasks::{LabelSpace, Split, Tokenizer, file, hash};
 use badge_train::Device;
@@ -222,71 +222,7 @@ fn report(outcome: &Outcome) -> String {
     text += &exit_table(evaluation).to_text();
     if !policies.is_empty() {
         text += "\n";
-        text += &policy_table(policies, evaluation).to_text();
+        text += &policy_table(policies).to_text();
     }
     text
-}
-
-fn percent(score: f64) -> String {
-    format!("{:.1}", 100.0 * score)
-}
-
-/// One row per exit and the two summaries.
-fn exit_table(evaluation: &Evaluation) -> Table {
-    let mut table = Table::new([
-        Column::number("exit"),
-        Column::number("score"),
-        Column::number("95 %"),
-    ]);
-    let scores = &evaluation.scores;
-    for ((depth, score), interval) in evaluation
-        .depths
-        .iter()
-        .zip(&scores.exits)
-        .zip(&evaluation.intervals)
-    {
-        let interval = format!("{}-{}", percent(interval.low), percent(interval.high));
-        table.push([depth.to_string(), percent(*score), interval]);
-    }
-    table.push_rule();
-    table.push(["S-avg".to_owned(), percent(scores.average), String::new()]);
-    table.push(["S-best".to_owned(), percent(scores.best), String::new()]);
-    table
-}
-
-/// One row per policy: what it scores and what it saves.
-pub(crate) fn policy_table(policies: &[PolicyEvaluation], evaluation: &Evaluation) -> Table {
-    let deepest = evaluation.depths.last().copied().unwrap_or(0);
-    let mut table = Table::new([
-        Column::text("policy"),
-        Column::number("score"),
-        Column::number("95 %"),
-        Column::number(format!("mean exit of {deepest}")),
-        Column::number("layer speed-up"),
-        Column::number("GFLOPs"),
-        Column::number("ms"),
-        Column::number("time saved"),
-        Column::number("wall-clock speed-up"),
-    ]);
-    for policy in policies {
-        let time = |read: fn(&badge_lab::evaluation::TimeEvaluation) -> String| {
-            policy.time.as_ref().map_or_else(|| "-".to_owned(), read)
-        };
-        table.push([
-            policy.policy.to_string(),
-            percent(policy.score),
-            format!(
-                "{}-{}",
-                percent(policy.interval.low),
-                percent(policy.interval.high)
-            ),
-            format!("{:.2}", policy.mean_exit),
-            format!("{:.2}x", policy.layer_speedup),
-            format!("{:.2}", policy.flops / 1e9),
-            time(|t| format!("{:.1}", t.early_ms)),
-            time(|t| format!("{:.0} %", 100.0 * t.time_saved)),
-            time(|t| format!("{:.2}x", t.wall_clock_speedup)),
-        ]);
-    }
-    table
 }

@@ -1,15 +1,15 @@
 //! `badge quickstart`: the whole way on a corpus of its own, before the user's eyes.
 
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Result;
 use badge_lab::model_card::ModelCard;
 use badge_lab::quickstart::corpus::Grade;
-use badge_lab::quickstart::{
-    Quickstart, Results, ShownLine, files, grade_table, policy_table, training,
-};
+use badge_lab::quickstart::{Quickstart, Results, ShownLine, files, grade_table, training};
 use badge_lab::record::{Machine, RECORD_FILE, Record, now};
+use badge_lab::tables::policy_table;
 use badge_train::checkpoint::Progress;
 use clap::Args;
 use serde::Serialize;
@@ -35,7 +35,7 @@ struct Outcome<'a> {
     lines: &'a [ShownLine],
 }
 
-pub(crate) fn run(args: QuickstartArgs, session: Session) -> Result<Verdict> {
+pub(crate) fn run(args: &QuickstartArgs, session: Session) -> Result<Verdict> {
     let (started, clock) = (now(), Instant::now());
     let (console, out) = (session.console, args.out.as_path());
     let quickstart = Quickstart::new(session.seed)?;
@@ -82,7 +82,7 @@ fn introduction(quickstart: &Quickstart) -> String {
          grades:\n\n",
     );
     for grade in Grade::ALL {
-        text += &format!("  {:<7} {}\n", grade.name(), grade.explanation());
+        let _ = writeln!(text, "  {:<7} {}", grade.name(), grade.explanation());
     }
     let data = &quickstart.data;
     text + &format!(
@@ -99,15 +99,16 @@ fn scores(results: &Results) -> String {
          exits agree:\n\n{}\nWhat that saves, text by text at batch size 1, against running all \
          blocks:\n\n{}",
         indent(&grade_table(results).to_text()),
-        indent(&policy_table(results).to_text()),
+        indent(&policy_table(&results.policies).to_text()),
     )
 }
 
 fn live(lines: &[ShownLine]) -> String {
     let mut text = String::from("\nLive:\n");
     for line in lines {
-        text += &format!(
-            "\n  \"{}\"\n    -> {} ({:.0} %) at exit {} of 6: {}\n",
+        let _ = writeln!(
+            text,
+            "\n  \"{}\"\n    -> {} ({:.0} %) at exit {} of 6: {}",
             wrapped(line.text),
             line.label,
             100.0 * line.probability,
