@@ -91,10 +91,25 @@ impl Checkpoint {
     }
 
     /// Takes over every tensor of another file of the same model.
-    pub fn extend(&mut self, other: Self) {
+    ///
+    /// # Errors
+    /// When both hold a tensor of the same name.
+    pub fn extend(&mut self, other: Self) -> Result<()> {
+        if let Some(tensor) = other
+            .tensors
+            .keys()
+            .find(|name| self.tensors.contains_key(*name))
+        {
+            return Err(Error::DuplicateTensor {
+                tensor: tensor.clone(),
+                first: self.file_of(tensor),
+                second: other.file_of(tensor),
+            });
+        }
         self.tensors.extend(other.tensors);
-        self.files.extend(other.files);
         self.integers.extend(other.integers);
+        self.files.extend(other.files);
+        Ok(())
     }
 
     /// The tensor of this name.
@@ -344,6 +359,15 @@ mod tests {
         assert_eq!(
             read.check(&[layout]).unwrap_err().to_string(),
             "x: tensor `position_ids` has type I32; weights must be F32, F16 or BF16"
+        );
+    }
+
+    #[test]
+    fn the_same_tensor_in_two_files_is_refused() {
+        let error = two_tensors().extend(two_tensors()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "tensor `a.weight` is in here and again in here; remove one of them"
         );
     }
 

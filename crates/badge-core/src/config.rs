@@ -76,6 +76,9 @@ pub struct EarlyExitConfig {
     pub bypass: Option<BypassConfig>,
     /// Dropout before each exit's classifier, in training only.
     pub exit_dropout: f64,
+    /// Longest input in tokens that the exits were trained on, which evaluation keeps to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_length: Option<usize>,
 }
 
 impl EarlyExitConfig {
@@ -95,6 +98,7 @@ impl EarlyExitConfig {
             pooler,
             bypass,
             exit_dropout: dropout,
+            max_length: None,
         }
     }
 
@@ -110,6 +114,8 @@ impl EarlyExitConfig {
             bypass: Option<BypassConfig>,
             #[serde(default)]
             exit_dropout: Option<f64>,
+            #[serde(default)]
+            max_length: Option<usize>,
         }
         let wrong = |key: &str, problem: String| Error::ConfigKey {
             file: CONFIG_FILE.to_owned(),
@@ -152,6 +158,7 @@ impl EarlyExitConfig {
             pooler: written.pooler,
             bypass: written.bypass,
             exit_dropout,
+            max_length: written.max_length,
         })
     }
 }

@@ -43,6 +43,16 @@ pub enum Error {
         /// The name that was looked for.
         tensor: String,
     },
+    /// The same tensor twice, in two files or under two spellings.
+    #[error("tensor `{tensor}` is in {first} and again in {second}; remove one of them")]
+    DuplicateTensor {
+        /// Its name.
+        tensor: String,
+        /// The file that was read first.
+        first: String,
+        /// The file that was read later.
+        second: String,
+    },
     /// A tensor that the model has no place for.
     #[error("{file}: tensor `{tensor}` is not part of the model that config.json describes")]
     UnexpectedTensor {

@@ -15,7 +15,7 @@ use badge_train::model_directory::{read_model, write_description};
 use badge_train::observer::{EpochReport, JsonLines, Observer, TensorBoard};
 use badge_train::parameters::initialise;
 use badge_train::trainer::{Start, TrainConfig, TrainData, Trainer};
-use badge_train::weights;
+use badge_train::weights::{self, SAFETENSORS_FILE};
 
 use crate::record::RECORD_FILE;
 
@@ -114,7 +114,7 @@ pub struct FineTuned {
     pub progress: Progress,
 }
 
-/// Writes everything of the directory but the weights as soon as these are there.
+/// Writes everything of the directory but the weights, right before the first of these.
 struct Description<'a> {
     directory: &'a Path,
     config: &'a ModelConfig,
@@ -122,8 +122,14 @@ struct Description<'a> {
     tokenizer_source: Option<&'a Path>,
 }
 
-/// What speaks of the weights that a directory held before.
-const OUTDATED: [&str; 3] = ["exit_calibration.json", RECORD_FILE, "README.md"];
+/// An earlier model's weights and what speaks of them: nothing of it may stand beside a new
+/// description. A kill in between leaves a directory without weights, never one with wrong ones.
+const OUTDATED: [&str; 4] = [
+    SAFETENSORS_FILE,
+    "exit_calibration.json",
+    RECORD_FILE,
+    "README.md",
+];
 
 impl Description<'_> {
     fn write(&self) -> badge_train::Result<()> {
@@ -142,7 +148,7 @@ impl Description<'_> {
 }
 
 impl Observer for Description<'_> {
-    fn epoch(&mut self, report: &EpochReport) -> badge_train::Result<()> {
+    fn weights(&mut self, report: &EpochReport) -> badge_train::Result<()> {
         // The first epoch is always the best so far.
         if report.epoch == 1 {
             self.write()
@@ -155,7 +161,8 @@ impl Observer for Description<'_> {
 /// Runs the training loop and writes the model directory, `log.jsonl` and TensorBoard events.
 ///
 /// Nothing is written before settings, data and checkpoint have been checked, and the directory
-/// keeps describing what weights it held before until the first epoch has new ones.
+/// keeps what it held before until the first epoch has new weights. The run's checkpoint stays
+/// until the caller [discards](badge_train::checkpoint::discard) it, when the record is written.
 ///
 /// # Errors
 /// Names what is wrong with settings, data or files; a killed run goes on from its checkpoint.
@@ -202,11 +209,7 @@ pub fn fine_tune(
     let trainer = Trainer::new(&model, train_data, config, (directory, start), observers)?;
     file::create_folder(directory)?;
     file::remove_leftovers(directory)?;
-    // Only now is it sure that the run may write here: nothing of an earlier one is touched before.
-    write_description(directory, model.config(), &tokenizer, tokenizer_source)?;
     let progress = trainer.run()?;
-    // A resumed run may have had no epoch left to do so.
-    description.write()?;
     drop(model);
     Ok(FineTuned {
         model: read_model(directory, &Device::Cpu)?,

@@ -128,7 +128,7 @@ impl BatchOrder {
         let mut generator = generator(self.seed, epoch as u64);
         let mut rows = permutation(lengths.len(), &mut generator);
         let mut batches = Vec::with_capacity(lengths.len().div_ceil(self.batch_size));
-        for stretch in rows.chunks_mut(self.batch_size * Self::STRETCH_BATCHES) {
+        for stretch in rows.chunks_mut(self.batch_size.saturating_mul(Self::STRETCH_BATCHES)) {
             // A stable sort keeps rows of one length in their shuffled order.
             stretch.sort_by_key(|row| std::cmp::Reverse(lengths[*row]));
             batches.extend(stretch.chunks(self.batch_size).map(<[usize]>::to_vec));

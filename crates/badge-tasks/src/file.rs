@@ -49,10 +49,48 @@ pub fn write_atomic_with(
     path: &Path,
     fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<()> {
+    stage_with(path, fill)?.commit()
+}
+
+/// A file that is whole on the disk and waits, under a temporary name, to take its own.
+#[derive(Debug)]
+pub struct Staged {
+    temporary: TemporaryFile,
+    path: PathBuf,
+}
+
+impl Staged {
+    /// Takes the name; what had it before is gone.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::FilePermission`] or [`Error::FileIo`].
+    pub fn commit(self) -> Result<()> {
+        let renamed = fs::rename(&self.temporary.path, &self.path);
+        renamed.map_err(|source| write_error(&self.path, source))?;
+        sync_folder(&self.path);
+        Ok(())
+    }
+}
+
+/// Writes `bytes` beside `path`, to be renamed by [`Staged::commit`] or removed when dropped.
+///
+/// # Errors
+///
+/// As [`write_atomic_with`].
+pub fn stage(path: &Path, bytes: &[u8]) -> Result<Staged> {
+    stage_with(path, |writer| writer.write_all(bytes))
+}
+
+fn stage_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<Staged> {
     let temporary = TemporaryFile {
         path: temporary_path(path),
     };
-    write_and_rename(&temporary.path, path, fill).map_err(|source| write_error(path, source))
+    write_through(&temporary.path, fill).map_err(|source| write_error(path, source))?;
+    Ok(Staged {
+        temporary,
+        path: path.to_path_buf(),
+    })
 }
 
 /// Makes a folder and those above it.
@@ -141,6 +179,7 @@ pub(crate) fn decode<'a>(path: &Path, bytes: &'a [u8]) -> Result<&'a str> {
 }
 
 /// Removes the file when a write fails or panics half-way; after the rename it removes nothing.
+#[derive(Debug)]
 struct TemporaryFile {
     path: PathBuf,
 }
@@ -152,21 +191,16 @@ impl Drop for TemporaryFile {
     }
 }
 
-fn write_and_rename(
-    temporary: &Path,
+fn write_through(
     path: &Path,
     fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> io::Result<()> {
-    let mut writer = BufWriter::new(File::create(temporary)?);
+    let mut writer = BufWriter::new(File::create(path)?);
     fill(&mut writer)?;
     let file = writer
         .into_inner()
         .map_err(io::IntoInnerError::into_error)?;
-    file.sync_all()?;
-    drop(file);
-    fs::rename(temporary, path)?;
-    sync_folder(path);
-    Ok(())
+    file.sync_all()
 }
 
 /// Makes the rename itself durable where folders can be opened; elsewhere there is no such call.

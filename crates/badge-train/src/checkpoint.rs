@@ -127,12 +127,20 @@ impl CheckpointFile {
         optimizer.restore(&mut tensors, model.parameters(), progress.steps)?;
         Ok(progress)
     }
+}
 
-    /// Removes the checkpoint of a finished run.
-    pub(crate) fn remove(&self) -> Result<()> {
-        let removed = std::fs::remove_file(&self.path);
-        Ok(removed.map_err(|source| file::write_error(&self.path, source))?)
+/// Removes the checkpoint in a run's directory, if there is one: the run is finished and
+/// recorded, or another one takes its place.
+///
+/// # Errors
+/// When the file cannot be removed.
+pub fn discard(directory: &Path) -> Result<()> {
+    let path = directory.join(CHECKPOINT_FILE);
+    if !path.exists() {
+        return Ok(());
     }
+    let removed = std::fs::remove_file(&path);
+    Ok(removed.map_err(|source| file::write_error(&path, source))?)
 }
 
 /// The first setting in which two fingerprints, JSON objects, differ.

@@ -1,6 +1,7 @@
 //! A split as the model takes it: token ids and targets.
 
 use badge_tasks::batch::{Batch, evaluation_batches};
+use badge_tasks::hash::ContentHasher;
 use badge_tasks::{Encoding, Split, Target, Tokenizer};
 
 use crate::error::{Error, Result};
@@ -64,6 +65,20 @@ impl EncodedSplit {
     /// The truth of every row.
     pub fn targets(&self) -> &[Target] {
         &self.targets
+    }
+
+    /// A hash of all token ids: the same texts and another tokeniser give another one.
+    pub(crate) fn sha256(&self) -> String {
+        let mut hasher = ContentHasher::new();
+        for encoding in &self.encodings {
+            let bytes: Vec<u8> = encoding
+                .ids
+                .iter()
+                .flat_map(|id| id.to_le_bytes())
+                .collect();
+            hasher.update_field(&bytes);
+        }
+        hasher.finish()
     }
 
     /// These rows as one padded batch.

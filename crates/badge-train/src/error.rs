@@ -72,6 +72,12 @@ pub enum Error {
         /// The optimiser step, counted from 1.
         step: u64,
     },
+    /// A gradient became NaN or infinite.
+    #[error("a gradient is not finite at step {step}; a lower --lr or a longer warm-up helps")]
+    GradientNotFinite {
+        /// The optimiser step, counted from 1.
+        step: u64,
+    },
     /// A setting that cannot be meant.
     #[error("{setting}: {problem}")]
     Setting {

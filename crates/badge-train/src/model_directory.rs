@@ -4,6 +4,7 @@ use std::path::Path;
 
 use badge_core::checkpoint::{Checkpoint, MODELING_BADGE};
 use badge_core::config::{CONFIG_FILE, ModelConfig};
+use badge_tasks::file::Staged;
 use badge_tasks::{Tokenizer, file};
 
 use crate::error::Result;
@@ -46,12 +47,12 @@ pub fn write_description(
     Ok(())
 }
 
-/// Writes the weights.
+/// Writes the weights to the disk without replacing those that are there.
 ///
 /// # Errors
 /// Names the file that cannot be written.
-pub fn write_weights(directory: &Path, weights: &Checkpoint) -> Result<()> {
-    Ok(file::write_atomic(
+pub fn stage_weights(directory: &Path, weights: &Checkpoint) -> Result<Staged> {
+    Ok(file::stage(
         &directory.join(SAFETENSORS_FILE),
         &weights.to_safetensors(),
     )?)

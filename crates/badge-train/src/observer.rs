@@ -73,6 +73,14 @@ pub trait Observer {
         Ok(())
     }
 
+    /// The epoch's weights are on the disk and will take the place of those in the directory next.
+    ///
+    /// # Errors
+    /// When what has to go before them cannot be written.
+    fn weights(&mut self, _report: &EpochReport) -> Result<()> {
+        Ok(())
+    }
+
     /// An epoch was finished and evaluated.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use badge_core::checkpoint::{Checkpoint, Tensor as PlainTensor, names};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::framework::{
     CpuStorage, DType, Device, InplaceOp2, InplaceOp3, Layout, Result as FrameworkResult, Tensor,
     Var,
@@ -82,15 +82,22 @@ impl AdamW {
     /// tensors stay bit-identical.
     ///
     /// # Errors
-    /// When the framework refuses an operation.
+    /// When a gradient is not finite, before anything is changed, or the framework refuses an
+    /// operation.
     pub fn step(
         &mut self,
         parameters: &Parameters,
         gradients: &Gradients,
         rate: f64,
     ) -> Result<f64> {
-        self.steps += 1;
         let norm = gradients.norm()?;
+        // NaN would pass through the clipping and destroy weights and moments.
+        if !norm.is_finite() {
+            return Err(Error::GradientNotFinite {
+                step: self.steps + 1,
+            });
+        }
+        self.steps += 1;
         // PyTorch's clip_grad_norm_ divides by norm + 1e-6.
         let clip = (self.config.gradient_norm_max / (norm + 1e-6)).min(1.0);
         for (name, parameter) in parameters.iter() {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use badge_core::checkpoint::layout::{Initial, TensorSpec};
 use badge_core::checkpoint::names::ModuleName;
 use badge_core::checkpoint::{self, Checkpoint};
+use badge_tasks::hash::ContentHasher;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -102,6 +103,19 @@ impl Parameters {
             )?)?;
         }
         Ok(())
+    }
+
+    /// A hash of every name and value.
+    pub(crate) fn sha256(&self) -> Result<String> {
+        let mut hasher = ContentHasher::new();
+        for (name, var) in &self.variables {
+            hasher.update_field(name.as_bytes());
+            for value in var.flatten_all()?.to_vec1::<f32>()?.chunks(4096) {
+                let bytes: Vec<u8> = value.iter().flat_map(|v| v.to_le_bytes()).collect();
+                hasher.update(&bytes);
+            }
+        }
+        Ok(hasher.finish())
     }
 
     /// Number of trainable values.

@@ -4,11 +4,10 @@ use std::ops::Range;
 use std::path::Path;
 use std::time::Instant;
 
-use badge_core::config::ModelConfig;
 use badge_tasks::{BatchOrder, LabelSpace, MetricKind, Split};
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{Best, CheckpointFile, Progress};
+use crate::checkpoint::{Best, CheckpointFile, Progress, discard};
 use crate::data::EncodedSplit;
 use crate::error::{Error, Result};
 use crate::evaluate::{ExitScores, evaluate};
@@ -16,7 +15,7 @@ use crate::gradients::Gradients;
 use crate::loss::Targets;
 use crate::method::Method;
 use crate::model::{Mode, ModelInput, MultiExitModel};
-use crate::model_directory::write_weights;
+use crate::model_directory::stage_weights;
 use crate::observer::{EpochReport, Observer, StepReport};
 use crate::optimizer::{AdamW, AdamWConfig};
 use crate::schedule::LinearSchedule;
@@ -53,6 +52,9 @@ pub struct TrainConfig {
     pub checkpoint_seconds: f64,
 }
 
+/// No run has more epochs, rows per batch or batches per step; larger numbers are slips.
+const COUNT_MAX: usize = 100_000;
+
 impl TrainConfig {
     /// Refuses settings that cannot be meant.
     ///
@@ -65,6 +67,10 @@ impl TrainConfig {
             ("--batch-size", self.batch_size),
             ("--accumulation", self.accumulation),
         ];
+        if let Some((setting, count)) = counts.into_iter().find(|(_, count)| *count > COUNT_MAX) {
+            let problem = format!("{count} is more than {COUNT_MAX}");
+            return Err(Error::Setting { setting, problem });
+        }
         if let Some((setting, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
             return Err(Error::Setting {
                 setting,
@@ -145,6 +151,7 @@ pub struct Trainer<'a> {
     optimizer: AdamW,
     progress: Progress,
     checkpoint: CheckpointFile,
+    start: Start,
 }
 
 /// Whether a run takes up an earlier one's checkpoint.
@@ -179,7 +186,7 @@ impl<'a> Trainer<'a> {
                 problem,
             });
         }
-        let fingerprint = fingerprint(config, model.config(), &data);
+        let fingerprint = fingerprint(config, model, &data)?;
         let checkpoint = CheckpointFile::new(directory, fingerprint);
         let mut optimizer = AdamW::new(config.optimizer);
         let progress = if start == Start::Resume && checkpoint.exists() {
@@ -196,15 +203,20 @@ impl<'a> Trainer<'a> {
             optimizer,
             progress,
             checkpoint,
+            start,
         })
     }
 
     /// Trains until the epochs are used up or patience ends, and returns what happened. The best
-    /// epoch's weights lie in the directory.
+    /// epoch's weights lie in the directory, and the last checkpoint: it is the caller who knows
+    /// when the run needs it no longer.
     ///
     /// # Errors
     /// When the loss is no longer finite or a file cannot be written.
     pub fn run(mut self) -> Result<Progress> {
+        if self.start == Start::Fresh {
+            discard(self.directory)?;
+        }
         let schedule = self.schedule();
         let steps = self.progress.steps;
         self.tell(|observer| observer.start(steps, schedule.total))?;
@@ -212,20 +224,18 @@ impl<'a> Trainer<'a> {
             let batches = self.batches(self.progress.epochs);
             let windows = batches.chunks(self.config.accumulation);
             let mut saved = Instant::now();
-            for window in windows.skip(self.progress.steps_in_epoch) {
+            for window in windows.clone().skip(self.progress.steps_in_epoch) {
                 let report = self.step(window, &schedule)?;
                 self.tell(|observer| observer.step(&report))?;
-                if saved.elapsed().as_secs_f64() > self.config.checkpoint_seconds {
+                // The epoch's last step is saved together with its evaluation.
+                let is_last = self.progress.steps_in_epoch == windows.len();
+                if !is_last && saved.elapsed().as_secs_f64() > self.config.checkpoint_seconds {
                     self.checkpoint
                         .save(self.model, &self.optimizer, &self.progress)?;
                     saved = Instant::now();
                 }
             }
-            let report = self.finish_epoch()?;
-            self.tell(|observer| observer.epoch(&report))?;
-        }
-        if self.checkpoint.exists() {
-            self.checkpoint.remove()?;
+            self.finish_epoch()?;
         }
         Ok(self.progress)
     }
@@ -293,7 +303,7 @@ impl<'a> Trainer<'a> {
             let targets = Targets::new(problem, &truth, self.model.device())?;
             let mode = Mode::Training {
                 seed: self.config.seed,
-                step: self.progress.passes,
+                pass: self.progress.passes,
             };
             self.progress.passes += 1;
             let (loss, of_batch) =
@@ -335,7 +345,7 @@ impl<'a> Trainer<'a> {
     }
 
     /// Scores the epoch, keeps its weights if they are the best, and saves the checkpoint.
-    fn finish_epoch(&mut self) -> Result<EpochReport> {
+    fn finish_epoch(&mut self) -> Result<()> {
         let start = Instant::now();
         let logits = evaluate(self.model, self.data.dev, |_| {})?;
         let judge = (self.data.metric, self.data.label_space);
@@ -351,7 +361,6 @@ impl<'a> Trainer<'a> {
                 epoch: progress.epochs,
                 scores: scores.clone(),
             });
-            write_weights(self.directory, &self.model.parameters().to_checkpoint()?)?;
         }
         progress.seconds += start.elapsed().as_secs_f64();
         let report = EpochReport {
@@ -367,9 +376,16 @@ impl<'a> Trainer<'a> {
         progress.history.push(report.clone());
         progress.steps_in_epoch = 0;
         progress.loss_sum = 0.0;
+        // Logs first: a resumed run drops what lies behind its checkpoint, but adds nothing before.
+        self.tell(|observer| observer.epoch(&report))?;
+        if improved {
+            let weights = self.model.parameters().to_checkpoint()?;
+            let staged = stage_weights(self.directory, &weights)?;
+            self.tell(|observer| observer.weights(&report))?;
+            staged.commit()?;
+        }
         self.checkpoint
-            .save(self.model, &self.optimizer, &self.progress)?;
-        Ok(report)
+            .save(self.model, &self.optimizer, &self.progress)
     }
 
     fn tell(&mut self, tell: impl Fn(&mut dyn Observer) -> Result<()>) -> Result<()> {
@@ -385,18 +401,23 @@ fn epochs_without_gain(progress: &Progress) -> usize {
 
 /// The settings and data that a checkpoint must share with the run that takes it up. How often
 /// checkpoints are written may change; it decides nothing.
-fn fingerprint(config: &TrainConfig, model: &ModelConfig, data: &TrainData) -> String {
+fn fingerprint(config: &TrainConfig, model: &MultiExitModel, data: &TrainData) -> Result<String> {
     let mut value = serde_json::to_value(config).expect("plain data serialises");
     let object = value.as_object_mut().expect("a struct is an object");
     object.remove("checkpoint_seconds");
-    let model: serde_json::Value =
-        serde_json::from_slice(&model.to_json()).expect("what was written reads");
-    object.insert("model".to_owned(), model);
+    let description: serde_json::Value =
+        serde_json::from_slice(&model.config().to_json()).expect("what was written reads");
+    object.insert("model".to_owned(), description);
     object.insert("metric".to_owned(), data.metric.name().into());
     object.insert("train_sha256".to_owned(), data.train_sha256.into());
     object.insert(
         "dev_sha256".to_owned(),
         data.dev_split.sha256.clone().into(),
     );
-    value.to_string()
+    object.insert(
+        "initial_weights_sha256".to_owned(),
+        model.parameters().sha256()?.into(),
+    );
+    object.insert("token_ids_sha256".to_owned(), data.train.sha256().into());
+    Ok(value.to_string())
 }

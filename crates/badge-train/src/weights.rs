@@ -97,7 +97,7 @@ fn read_shards(path: &Path, read: impl Fn(&Path) -> Result<Checkpoint>) -> Resul
     }
     let mut checkpoint = Checkpoint::default();
     for shard in shards {
-        checkpoint.extend(read(&path.with_file_name(shard))?);
+        checkpoint.extend(read(&path.with_file_name(shard))?)?;
     }
     Ok(checkpoint)
 }

@@ -42,6 +42,8 @@ impl From<Verdict> for ExitCode {
 pub(crate) struct Session {
     pub(crate) console: Console,
     pub(crate) seed: u64,
+    /// The seed as it was typed, which wins over a file's.
+    pub(crate) seed_flag: Option<u64>,
     pub(crate) threads: usize,
 }
 
@@ -51,6 +53,7 @@ pub(crate) fn run(cli: Cli, console: Console, threads: usize) -> Result<Verdict>
     let context = Session {
         console,
         seed,
+        seed_flag: cli.global.seed,
         threads,
     };
     match cli.command {

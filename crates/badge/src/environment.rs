@@ -36,6 +36,8 @@ pub(crate) fn threads(cli: &Cli) -> Result<usize> {
         (_, None) => env::var(THREADS)
             .ok()
             .and_then(|n| n.parse().ok())
+            // Zero is rayon's way to say "what there is".
+            .filter(|n| *n > 0)
             .unwrap_or(available),
     };
     ensure!(

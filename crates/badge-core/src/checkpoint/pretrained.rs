@@ -42,8 +42,10 @@ pub fn adapt(
     for (name, tensor) in source.tensors {
         let origin = source.files.get(&name).cloned().unwrap_or_default();
         let name = canonical(&name, config);
-        renamed.files.insert(name.clone(), origin);
-        renamed.tensors.insert(name, tensor);
+        let mut one = Checkpoint::default();
+        one.files.insert(name.clone(), origin);
+        one.tensors.insert(name, tensor);
+        renamed.extend(one)?;
     }
     let mut tensors = Checkpoint::default();
     let mut missing = Vec::new();

@@ -127,7 +127,7 @@ impl BackboneConfig {
                 keys.dropout("classifier_dropout", hidden_dropout)?
             },
             initializer_range: keys.number("initializer_range", 0.02)?,
-            pad_token: keys.number("pad_token_id", 0.0)? as u32,
+            pad_token: keys.token_id("pad_token_id")?,
         };
         config.check()?;
         Ok(config)
@@ -184,9 +184,9 @@ impl BackboneConfig {
 
     /// The group whose weights block `block` uses (ALBERT).
     ///
-    /// Hugging Face computes `int(block / (blocks / groups))`; this is the same in integers.
+    /// In floating point as Hugging Face computes it: whole numbers would differ in rare cases.
     pub fn group_of(&self, block: usize) -> usize {
-        block * self.groups / self.blocks
+        (block as f64 / (self.blocks as f64 / self.groups as f64)) as usize
     }
 
     pub(super) fn write_keys(&self, object: &mut Map<String, Value>) {
@@ -211,8 +211,9 @@ impl BackboneConfig {
         );
         put("initializer_range", self.initializer_range.into());
         put("pad_token_id", self.pad_token.into());
-        // Weights are written in f32, whatever they were read from.
+        // Weights are written in f32, whatever they were read from; `dtype` is the key's new name.
         put("torch_dtype", "float32".into());
+        put("dtype", "float32".into());
         if self.family == Family::Albert {
             put("embedding_size", self.embedding.into());
             put("num_hidden_groups", self.groups.into());

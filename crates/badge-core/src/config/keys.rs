@@ -64,6 +64,15 @@ impl<'a> Keys<'a> {
             .ok_or_else(|| Self::wrong(key, format!("{value} is not a number")))
     }
 
+    /// A token id; 0 when the key is absent.
+    pub(crate) fn token_id(&self, key: &str) -> Result<u32> {
+        let Some(value) = self.present(key) else {
+            return Ok(0);
+        };
+        let id = value.as_u64().and_then(|id| u32::try_from(id).ok());
+        id.ok_or_else(|| Self::wrong(key, format!("{value} is not a token id")))
+    }
+
     /// A probability below 1.
     pub(crate) fn dropout(&self, key: &str, default: f64) -> Result<f64> {
         let value = self.number(key, default)?;

@@ -112,6 +112,7 @@ fn each_impossible_value_is_refused_by_the_name_of_its_key() {
         ("hidden_dropout_prob", 1.0.into()),
         ("layer_norm_eps", 0.0.into()),
         ("pad_token_id", 30000.into()),
+        ("pad_token_id", (-1).into()),
         ("position_embedding_type", "relative_key".into()),
         ("problem_type", "ranking".into()),
         ("id2label", serde_json::json!({"0": "a", "2": "b"})),

@@ -30,12 +30,12 @@ pub struct MultiExitModel {
 pub enum Mode {
     /// No dropout.
     Evaluation,
-    /// The dropout masks of this optimiser step.
+    /// The dropout masks of this forward pass.
     Training {
         /// Seed of the run.
         seed: u64,
         /// Number of the forward pass, counted over the whole run.
-        step: u64,
+        pass: u64,
     },
 }
 
@@ -95,7 +95,7 @@ impl MultiExitModel {
         input.check(&self.config.backbone)?;
         let stream = match mode {
             Mode::Evaluation => None,
-            Mode::Training { seed, step } => Some(DropoutStream::new(seed, step)),
+            Mode::Training { seed, pass } => Some(DropoutStream::new(seed, pass)),
         };
         let hidden = self.embeddings.forward(input, stream.as_ref())?;
         Ok(Forward {
@@ -178,5 +178,45 @@ impl Forward<'_> {
     /// `[B, T, D]`.
     pub fn hidden(&self) -> &Tensor {
         &self.hidden
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use badge_core::checkpoint::Checkpoint;
+    use badge_core::config::EarlyExitConfig;
+    use badge_core::exit::{ExitPlan, Pooler};
+
+    use super::*;
+    use crate::parameters::initialise;
+
+    /// Masks that one training pass draws, all rates being positive.
+    fn masks(family: &str) -> u64 {
+        let json = serde_json::json!({
+            "model_type": family, "vocab_size": 9, "embedding_size": 5, "hidden_size": 8,
+            "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 7,
+            "max_position_embeddings": 6, "hidden_dropout_prob": 0.1,
+            "attention_probs_dropout_prob": 0.1
+        });
+        let plain = ModelConfig::from_json(json.to_string().as_bytes()).unwrap();
+        let exits = EarlyExitConfig::new(ExitPlan::every_block(3), Pooler::Shared, None, 0.1);
+        let config = plain.with_exits(plain.head.clone(), exits);
+        let layout = layout::of_model(&config);
+        let weights = initialise(Checkpoint::default(), &layout, 1).unwrap();
+        let model = MultiExitModel::new(config, &weights, &Device::Cpu).unwrap();
+        let input = ModelInput::new(&[1, 2, 3], &[0; 3], &[3], &Device::Cpu).unwrap();
+        let mut forward = model
+            .start(&input, Mode::Training { seed: 1, pass: 0 })
+            .unwrap();
+        while forward.next_exit().unwrap().is_some() {}
+        forward.stream.unwrap().drawn()
+    }
+
+    #[test]
+    fn each_family_drops_where_its_authors_do() {
+        // Embeddings; per block probabilities, attention output and BERT's feed-forward output,
+        // which ALBERT does not drop; one per exit.
+        assert_eq!(masks("bert"), 1 + 3 * 3 + 3);
+        assert_eq!(masks("albert"), 1 + 3 * 2 + 3);
     }
 }

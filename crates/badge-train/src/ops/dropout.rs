@@ -10,7 +10,7 @@ use super::vector::for_each_run;
 use super::{tensor_like, values, with_values};
 use crate::framework::{CpuStorage, CustomOp1, Device, Layout, Result, Shape, Tensor};
 
-/// The masks of one training step: every call of [`dropout`] takes the next stream.
+/// The masks of one forward pass in training: every call of [`dropout`] takes the next stream.
 #[derive(Debug)]
 pub(crate) struct DropoutStream {
     key: [u8; 32],
@@ -18,16 +18,22 @@ pub(crate) struct DropoutStream {
 }
 
 impl DropoutStream {
-    /// The masks of step `step` of the run with this seed.
-    pub(crate) fn new(seed: u64, step: u64) -> Self {
+    /// The masks of forward pass `pass` of the run with this seed.
+    pub(crate) fn new(seed: u64, pass: u64) -> Self {
         let mut key = [0; 32];
         key[..8].copy_from_slice(&seed.to_le_bytes());
-        key[8..16].copy_from_slice(&step.to_le_bytes());
+        key[8..16].copy_from_slice(&pass.to_le_bytes());
         key[16..].copy_from_slice(b"badge dropout\0\0\0");
         Self {
             key,
             calls: Cell::new(0),
         }
+    }
+
+    /// Masks drawn so far.
+    #[cfg(test)]
+    pub(crate) fn drawn(&self) -> u64 {
+        self.calls.get()
     }
 
     fn next(&self) -> ChaCha8Rng {

@@ -87,7 +87,7 @@ pub(super) fn sum_rows(
     total
 }
 
-/// Sum of a slice in eight interleaved lanes, which vectorises and loses less than one lane.
+/// Sum of a slice in sixteen interleaved lanes, which vectorises and loses less than one lane.
 #[inline(always)]
 pub(super) fn sum(values: impl ExactSizeIterator<Item = f32> + Clone) -> f32 {
     let mut lanes = [0.0_f32; 16];

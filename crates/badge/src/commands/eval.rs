@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use badge_core::checkpoint::{Checkpoint, Tensor};
+use badge_core::config::CONFIG_FILE;
 use badge_core::policy::PolicySpec;
 use badge_lab::evaluation::{Evaluation, PolicyEvaluation, Subject};
 use badge_lab::fine_tune::label_space_of;
@@ -47,9 +48,9 @@ pub(crate) struct EvalArgs {
     /// without wall-clock figures
     #[arg(long)]
     replay: bool,
-    /// Longest input in tokens
-    #[arg(long, value_name = "TOKENS", default_value_t = 128)]
-    max_length: usize,
+    /// Longest input in tokens [default: what the model was trained on, else 128]
+    #[arg(long, value_name = "TOKENS")]
+    max_length: Option<usize>,
     /// Folder to write record.json and the logits of every exit to
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -76,6 +77,17 @@ struct LogitsFile {
 
 pub(crate) fn run(args: &EvalArgs, session: Session) -> Result<Verdict> {
     let started = now();
+    if let Some(out) = args
+        .out
+        .as_ref()
+        .filter(|out| out.join(CONFIG_FILE).exists())
+    {
+        bail!(
+            "--out: {} is a model directory, whose record.json speaks of its training; \
+             name another folder",
+            out.display()
+        );
+    }
     let directory = sources::model_directory(&args.model, session.console)?;
     let model = read_model(&directory, &Device::Cpu)?;
     let tokenizer = Tokenizer::from_directory(&directory)?;
@@ -91,7 +103,7 @@ pub(crate) fn run(args: &EvalArgs, session: Session) -> Result<Verdict> {
     };
     let labels = label_space_of(&model.config().head)?;
     check_labels(&labels, &data.task.label_space)?;
-    let max_length = args.max_length.min(model.config().backbone.positions);
+    let max_length = sources::max_length(model.config(), args.max_length);
     let encoded = EncodedSplit::new(split, &tokenizer, max_length)?;
     encoded.check(&model, "--split")?;
     let metric = data.task.metric;
@@ -193,7 +205,7 @@ fn write_record(
     let machine = Machine::detect(session.threads, "f32");
     let mut record = Record::new("eval", session.seed, machine).started(started);
     record.configuration = serde_json::json!({
-        "task": args.task, "split": args.split, "max_length": args.max_length,
+        "task": args.task, "split": args.split, "max_length": args.max_length, "replay": args.replay,
         "policies": args.policy, "model": sources::label(&args.model),
     });
     let weights = directory.join(SAFETENSORS_FILE);

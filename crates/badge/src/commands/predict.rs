@@ -56,9 +56,9 @@ pub(crate) struct PredictArgs {
     /// The column of the second text of a pair [default: as --text-column, if there is one]
     #[arg(long, value_name = "NAME")]
     pair_column: Option<String>,
-    /// Longest input in tokens
-    #[arg(long, value_name = "TOKENS", default_value_t = 128)]
-    max_length: usize,
+    /// Longest input in tokens [default: what the model was trained on, else 128]
+    #[arg(long, value_name = "TOKENS")]
+    max_length: Option<usize>,
     /// Add the logits of every exit, also of those the policy does not reach
     #[arg(long)]
     logits: bool,
@@ -156,8 +156,8 @@ impl Predictor {
     }
 
     /// Token ids of every row, all checked before the first answer is printed.
-    fn encode(&self, examples: &[Example], max_length: usize) -> Result<EncodedSplit> {
-        let max_length = max_length.min(self.model.config().backbone.positions);
+    fn encode(&self, examples: &[Example], max_length: Option<usize>) -> Result<EncodedSplit> {
+        let max_length = sources::max_length(self.model.config(), max_length);
         let encodings = self
             .tokenizer
             .encode_all(examples, max_length)

@@ -10,7 +10,7 @@ use badge_lab::quickstart::corpus::Grade;
 use badge_lab::quickstart::{Quickstart, Results, ShownLine, files, grade_table, training};
 use badge_lab::record::{Machine, RECORD_FILE, Record, now};
 use badge_lab::tables::policy_table;
-use badge_train::checkpoint::Progress;
+use badge_train::checkpoint::{Progress, discard};
 use clap::Args;
 use serde::Serialize;
 
@@ -66,6 +66,7 @@ pub(crate) fn run(args: &QuickstartArgs, session: Session) -> Result<Verdict> {
         lines: &lines,
     };
     write_record(&outcome, &quickstart, &tuned.progress, (session, started))?;
+    discard(out)?;
     if console.json {
         console.result(&outcome, "")?;
     } else {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use badge_core::config::ModelConfig;
 use badge_tasks::hub::{Hub, HubEnvironment, Progress};
 use badge_tasks::split::SPLIT_SEED;
 use badge_tasks::{Task, TaskData};
@@ -70,4 +71,14 @@ fn data_folder(task: &Task, data: Option<&Path>, console: Console) -> Result<Opt
             hub().glue(task, on_progress)
         })?)),
     }
+}
+
+/// The longest input: as typed, or as the model was trained, or 128 tokens; never more than the
+/// backbone has positions for.
+pub(crate) fn max_length(config: &ModelConfig, typed: Option<usize>) -> usize {
+    let trained = config.exits().max_length;
+    typed
+        .or(trained)
+        .unwrap_or(128)
+        .min(config.backbone.positions)
 }

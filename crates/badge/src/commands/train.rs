@@ -10,8 +10,8 @@ use badge_core::exit::{ExitPlan, Pooler};
 use badge_lab::fine_tune::{Backbone, FineTuned, Place, fine_tune};
 use badge_lab::model_card::ModelCard;
 use badge_lab::record::{Machine, RECORD_FILE, Record, now};
-use badge_tasks::{TaskData, file};
-use badge_train::checkpoint::CHECKPOINT_FILE;
+use badge_tasks::{TaskData, file, hash};
+use badge_train::checkpoint::{CHECKPOINT_FILE, discard};
 use badge_train::method::{ExitWeights, Method};
 use badge_train::optimizer::AdamWConfig;
 use badge_train::trainer::{Start, TrainConfig};
@@ -159,16 +159,18 @@ struct Outcome<'a> {
     history: &'a [badge_train::observer::EpochReport],
     parameters: usize,
     fresh_tensors: &'a [String],
+    /// Hash of the weights that the run started from, fresh ones included.
+    initial_weights_sha256: &'a str,
 }
 
 pub(crate) fn run(args: TrainArgs, session: Session) -> Result<Verdict> {
     let started = now();
     let mut args = args.with_file()?;
-    args.seed = args.seed.or(Some(session.seed));
+    args.seed = session.seed_flag.or(args.seed).or(Some(session.seed));
     let (backbone_name, task_name, out) = args.required()?;
     let config = args.train_config();
     config.check()?;
-    if already_finished(&args, out, session)? {
+    if already_finished(&args, (&config, out), session)? {
         return Ok(Verdict::Done);
     }
     let source = sources::model_directory(backbone_name, session.console)?;
@@ -176,6 +178,7 @@ pub(crate) fn run(args: TrainArgs, session: Session) -> Result<Verdict> {
     let exits = |plain: &ModelConfig| args.early_exit(plain);
     let backbone = Backbone::from_directory(&source, &data.task.label_space, exits, config.seed)?;
     tell_start(&backbone, &data, session);
+    let initial = hash::sha256_hex(&backbone.weights.to_safetensors());
     let (fresh, depths) = (backbone.fresh.clone(), depths_of(&backbone.config));
     let mut progress = TrainingProgress::new(session.console, data.task.metric.name(), depths);
     let start = if args.resume {
@@ -213,9 +216,16 @@ pub(crate) fn run(args: TrainArgs, session: Session) -> Result<Verdict> {
         history: &tuned.progress.history,
         parameters: tuned.model.parameters().count(),
         fresh_tensors: &fresh,
+        initial_weights_sha256: &initial,
     };
     let configuration = args.resolved(&config, &tuned);
-    write_record(&outcome, configuration, (&data, started), session)?;
+    write_record(
+        &outcome,
+        configuration,
+        (&data, started),
+        (config.seed, session.threads),
+    )?;
+    discard(out)?;
     session
         .console
         .result(&outcome, &summary(&outcome, &data, &args))?;
@@ -241,12 +251,38 @@ fn summary(outcome: &Outcome, data: &TaskData, args: &TrainArgs) -> String {
 }
 
 /// A finished run has no checkpoint to take up; training it again would overwrite its model.
-fn already_finished(args: &TrainArgs, out: &Path, session: Session) -> Result<bool> {
+///
+/// # Errors
+/// When the finished run had other settings: it is not the one that is meant.
+fn already_finished(
+    args: &TrainArgs,
+    (config, out): (&TrainConfig, &Path),
+    session: Session,
+) -> Result<bool> {
     let record = out.join(RECORD_FILE);
     if !args.resume || out.join(CHECKPOINT_FILE).exists() || !record.exists() {
         return Ok(false);
     }
     let record = Record::read(&record)?;
+    let theirs = &record.configuration;
+    let mut training = serde_json::to_value(config)?;
+    // How often checkpoints are written decides nothing.
+    training["checkpoint_seconds"] = theirs["training"]["checkpoint_seconds"].clone();
+    let ours = serde_json::json!({
+        "backbone": args.backbone.as_deref().map(sources::label),
+        "task": args.task,
+        "training": training,
+    });
+    for key in ["backbone", "task", "training"] {
+        ensure!(
+            theirs[key] == ours[key],
+            "--resume: the finished run in {} has {key} {}, not {}; choose another --out, or leave \
+             --resume out to train anew",
+            out.display(),
+            theirs[key],
+            ours[key],
+        );
+    }
     session.console.note(&format!(
         "the run in {} is finished; nothing to resume",
         out.display()
@@ -293,10 +329,10 @@ fn write_record(
     outcome: &Outcome,
     configuration: serde_json::Value,
     (data, started): (&TaskData, u64),
-    session: Session,
+    (seed, threads): (u64, usize),
 ) -> Result<()> {
-    let machine = Machine::detect(session.threads, "f32");
-    let mut record = Record::new("train", session.seed, machine).started(started);
+    let machine = Machine::detect(threads, "f32");
+    let mut record = Record::new("train", seed, machine).started(started);
     record.configuration = configuration;
     for split in [&data.train, &data.dev] {
         record
@@ -390,12 +426,9 @@ impl TrainArgs {
             (0.0..1.0).contains(&dropout),
             "--exit-dropout: {dropout} is not in [0, 1)"
         );
-        Ok(EarlyExitConfig::new(
-            plan,
-            pooler,
-            self.bypass(backbone.hidden)?,
-            dropout,
-        ))
+        let mut exits = EarlyExitConfig::new(plan, pooler, self.bypass(backbone.hidden)?, dropout);
+        exits.max_length = Some(self.train_config().max_length.min(backbone.positions));
+        Ok(exits)
     }
 
     fn bypass(&self, hidden: usize) -> Result<Option<BypassConfig>> {
