@@ -1,7 +1,5 @@
 //! Tells the records which commit the program was built from, where that is known.
 
-#![expect(clippy::print_stdout, reason = "the way to speak to cargo")]
-
 use std::path::Path;
 use std::process::Command;
 

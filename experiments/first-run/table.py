@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 TASKS = {"rte": "RTE (accuracy)", "mrpc": "MRPC (mean of accuracy and F1)"}
+SPLITS = {"test": "test half", "official-test": "official test"}
 METHODS = {"badge": "bypasses, r = 16", "joint": "no bypasses"}
 
 
@@ -36,7 +37,7 @@ def exit_table(folder, split):
             scores = evaluation["scores"]
             cells = [percent(s) for s in scores["exits"]] + [percent(scores["average"]), percent(scores["best"])]
             lines.append([f"{title.split()[0]}, {label}"] + cells)
-    header = ["test half"] + [str(d) for d in depths] + ["S-avg", "S-best"]
+    header = [SPLITS[split]] + [str(d) for d in depths] + ["S-avg", "S-best"]
     return table(header, lines)
 
 
@@ -73,7 +74,7 @@ def text(folder):
              "(time at batch size 1, one thread):", policy_table(folder, "test", True)]
     if read(folder, "mrpc-badge.official-test"):
         parts += ["The same MRPC models on the 1,725 labelled rows of the official test set, whose intervals are "
-                  "narrower:", policy_table(folder, "official-test", False)]
+                  "narrower:", exit_table(folder, "official-test"), policy_table(folder, "official-test", False)]
     return "\n\n".join(parts)
 
 
