@@ -58,7 +58,7 @@ pub(crate) struct TrainArgs {
     /// Depths that carry an exit, such as 2,4,6,12 [default: every block]
     #[arg(long, value_delimiter = ',', value_name = "DEPTHS")]
     exits: Option<Vec<usize>>,
-    /// What exits read [CLS] through: shared, own or none [default: shared; own on ElasticBERT]
+    /// What exits read the first token through: shared, own or none [default: shared; own on ElasticBERT]
     #[arg(long)]
     pooler: Option<PoolerName>,
     /// Bottleneck dimension r of the bypasses [default: 16]
