@@ -16,7 +16,7 @@ const PREPARED: &str = "BADGE_PREPARED";
 const THREADS: &str = "RAYON_NUM_THREADS";
 
 /// Large tensors come and go in training: without these glibc hands their pages back to the kernel
-/// every time, which costs a fifth of a step.
+/// every time, to ask for them again in the next step.
 const ALLOCATOR: [(&str, &str); 3] = [
     ("MALLOC_MMAP_THRESHOLD_", "4294967296"),
     ("MALLOC_TRIM_THRESHOLD_", "8589934592"),
