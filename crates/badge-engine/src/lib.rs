@@ -1,0 +1,1 @@
+//! Packed CPU inference with early exit.

@@ -1,0 +1,300 @@
+//! Where activations live: rows of numbers at a stride that suits the caches.
+
+use std::ops::Range;
+
+use crate::buffer::{Buffer, Zeroable};
+
+/// Numbers that activations consist of.
+pub trait Element: private::Sealed {}
+impl<T: private::Sealed> Element for T {}
+
+mod private {
+    pub trait Sealed: super::Zeroable {}
+    impl Sealed for f32 {}
+    impl Sealed for i32 {}
+    impl Sealed for u8 {}
+    impl Sealed for half::bf16 {}
+}
+
+/// A matrix that owns its rows.
+///
+/// Each row starts at a cache line, and the number of cache lines from one row to the next is odd,
+/// so that the eight rows a product reads at a time never compete for the same set of the
+/// first-level cache, whatever the width. The elements between a row's end and the next row are
+/// zero for ever: products may read a little past a row's end.
+#[derive(Debug)]
+pub struct Matrix<T: Element> {
+    elements: Buffer<T>,
+    rows: usize,
+    columns: usize,
+    stride: usize,
+}
+
+/// Rows of a matrix, to read.
+#[derive(Debug, Clone, Copy)]
+pub struct Rows<'a, T> {
+    elements: &'a [T],
+    rows: usize,
+    columns: usize,
+    stride: usize,
+    /// Whether what follows a row's end is padding, which is zero.
+    padded: bool,
+}
+
+/// Rows of a matrix, to write.
+#[derive(Debug)]
+pub struct RowsMut<'a, T> {
+    elements: &'a mut [T],
+    rows: usize,
+    columns: usize,
+    stride: usize,
+}
+
+/// Elements from one row to the next: whole cache lines, an odd number of them.
+fn stride<T>(columns: usize) -> usize {
+    let line = 64 / size_of::<T>();
+    (columns.div_ceil(line) | 1) * line
+}
+
+impl<T: Element> Matrix<T> {
+    /// `rows` rows of `columns` zeros.
+    pub fn zeros(rows: usize, columns: usize) -> Self {
+        let stride = stride::<T>(columns);
+        Self {
+            elements: Buffer::zeroed(rows * stride),
+            rows,
+            columns,
+            stride,
+        }
+    }
+
+    /// A copy of `values`, which holds rows of `columns` elements one after the other.
+    ///
+    /// # Panics
+    /// When the length is not a multiple of `columns`.
+    pub fn from_rows(values: &[T], columns: usize) -> Self {
+        assert!(columns > 0 && values.len().is_multiple_of(columns));
+        let mut matrix = Self::zeros(values.len() / columns, columns);
+        for (i, row) in values.chunks_exact(columns).enumerate() {
+            matrix.row_mut(i).copy_from_slice(row);
+        }
+        matrix
+    }
+
+    /// Number of rows.
+    pub fn row_count(&self) -> usize {
+        self.rows
+    }
+
+    /// Elements of a row.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// Memory held, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.elements.bytes()
+    }
+
+    /// The first `count` rows.
+    ///
+    /// # Panics
+    /// When there are fewer.
+    pub fn rows(&self, count: usize) -> Rows<'_, T> {
+        assert!(count <= self.rows, "{count} rows of {}", self.rows);
+        Rows {
+            elements: &self.elements[..count * self.stride],
+            rows: count,
+            columns: self.columns,
+            stride: self.stride,
+            padded: true,
+        }
+    }
+
+    /// The first `count` rows, to write.
+    ///
+    /// # Panics
+    /// When there are fewer.
+    pub fn rows_mut(&mut self, count: usize) -> RowsMut<'_, T> {
+        assert!(count <= self.rows, "{count} rows of {}", self.rows);
+        RowsMut {
+            elements: &mut self.elements[..count * self.stride],
+            rows: count,
+            columns: self.columns,
+            stride: self.stride,
+        }
+    }
+
+    /// One row.
+    pub fn row(&self, index: usize) -> &[T] {
+        &self.elements[index * self.stride..][..self.columns]
+    }
+
+    /// One row, to write.
+    pub fn row_mut(&mut self, index: usize) -> &mut [T] {
+        &mut self.elements[index * self.stride..][..self.columns]
+    }
+}
+
+impl<'a, T> Rows<'a, T> {
+    /// Number of rows.
+    pub fn count(&self) -> usize {
+        self.rows
+    }
+
+    /// Elements of a row.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// One row.
+    ///
+    /// # Panics
+    /// When there is none with this index.
+    pub fn row(&self, index: usize) -> &'a [T] {
+        assert!(index < self.rows, "row {index} of {}", self.rows);
+        &self.elements[index * self.stride..][..self.columns]
+    }
+
+    /// Some of the columns of every row.
+    ///
+    /// # Panics
+    /// When the range ends beyond the last column.
+    pub fn slice(&self, columns: Range<usize>) -> Self {
+        assert!(columns.start <= columns.end && columns.end <= self.columns);
+        Self {
+            elements: self.elements.get(columns.start..).unwrap_or_default(),
+            rows: self.rows,
+            columns: columns.len(),
+            stride: self.stride,
+            padded: self.padded && columns.end == self.columns,
+        }
+    }
+
+    /// Whether `columns` elements of each row may be read: the row's own, then zeros.
+    pub(crate) fn is_padded_to(&self, columns: usize) -> bool {
+        columns == self.columns || self.padded && columns <= self.stride
+    }
+
+    pub(crate) fn stride(&self) -> usize {
+        self.stride
+    }
+
+    pub(crate) fn elements(&self) -> &'a [T] {
+        self.elements
+    }
+}
+
+impl<T> RowsMut<'_, T> {
+    /// Number of rows.
+    pub fn count(&self) -> usize {
+        self.rows
+    }
+
+    /// Elements of a row.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// One row.
+    ///
+    /// # Panics
+    /// When there is none with this index.
+    pub fn row_mut(&mut self, index: usize) -> &mut [T] {
+        assert!(index < self.rows, "row {index} of {}", self.rows);
+        &mut self.elements[index * self.stride..][..self.columns]
+    }
+
+    /// The same rows under a shorter borrow.
+    pub fn reborrow(&mut self) -> RowsMut<'_, T> {
+        RowsMut {
+            elements: self.elements,
+            rows: self.rows,
+            columns: self.columns,
+            stride: self.stride,
+        }
+    }
+
+    /// Access for threads that write disjoint parts.
+    pub(crate) fn share(&mut self) -> SharedRows<T> {
+        SharedRows {
+            start: self.elements.as_mut_ptr(),
+            length: self.elements.len(),
+            rows: self.rows,
+            columns: self.columns,
+            stride: self.stride,
+        }
+    }
+}
+
+/// Rows that several threads write at once, each its own part.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SharedRows<T> {
+    start: *mut T,
+    length: usize,
+    rows: usize,
+    columns: usize,
+    stride: usize,
+}
+
+// SAFETY: access goes through `part`, whose callers promise disjoint parts.
+unsafe impl<T: Send> Send for SharedRows<T> {}
+// SAFETY: access goes through `part`, whose callers promise disjoint parts.
+unsafe impl<T: Send> Sync for SharedRows<T> {}
+
+impl<T> SharedRows<T> {
+    /// Some columns of one row.
+    ///
+    /// # Safety
+    /// The rows outlive the result, and no other part that is alive overlaps this one.
+    #[inline(always)]
+    pub(crate) unsafe fn part<'a>(&self, row: usize, columns: Range<usize>) -> &'a mut [T] {
+        assert!(row < self.rows && columns.start <= columns.end && columns.end <= self.columns);
+        let offset = row * self.stride + columns.start;
+        debug_assert!(offset + columns.len() <= self.length);
+        // SAFETY: `row` and `columns` lie inside the rows by the assert; the rest is the caller's.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(offset), columns.len()) }
+    }
+
+    /// A whole row.
+    ///
+    /// # Safety
+    /// As [`Self::part`].
+    #[inline(always)]
+    pub(crate) unsafe fn row<'a>(&self, row: usize) -> &'a mut [T] {
+        // SAFETY: the caller's promise.
+        unsafe { self.part(row, 0..self.columns) }
+    }
+
+    pub(crate) fn columns(&self) -> usize {
+        self.columns
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_lie_an_odd_number_of_cache_lines_apart() {
+        for columns in [1, 15, 16, 17, 384, 768, 3072] {
+            let bytes = stride::<f32>(columns) * 4;
+            assert!(bytes.is_multiple_of(64) && !(bytes / 64).is_multiple_of(2));
+            assert!(stride::<f32>(columns) >= columns);
+        }
+        assert_eq!(stride::<u8>(768), 13 * 64);
+    }
+
+    #[test]
+    fn writing_a_row_leaves_the_padding_zero() {
+        let mut matrix = Matrix::<f32>::from_rows(&[1.0; 15], 5);
+        matrix.row_mut(1).fill(2.0);
+        assert_eq!(matrix.row(0), [1.0; 5]);
+        assert_eq!(matrix.rows(2).slice(3..5).row(1), [2.0; 2]);
+        assert!(
+            matrix.elements[5..stride::<f32>(5)]
+                .iter()
+                .all(|x| *x == 0.0)
+        );
+    }
+}

@@ -1,0 +1,1 @@
+//! Fork-join over the parts of one operation.
