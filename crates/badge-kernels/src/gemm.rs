@@ -1,1 +1,358 @@
-//! To be filled by its owner.
+//! Products of activations with packed weights: `Y = g(X Wᵀ + b) + R`.
+//!
+//! # How it is computed
+//! Weights are packed once into *panels* of 32 outputs (module `pack`). A *tile* is up to eight
+//! rows of `X` times one panel: its 8 x 32 sums stay in registers over the whole depth `K`
+//! (modules `avx512`, `avx2`, `scalar`), then leave through the epilogue (module `epilogue`). `X` is
+//! read where it lies: eight rows an odd number of cache lines apart need no packing. Threads share
+//! the panels of a product, so that each weight is read by one core only.
+//!
+//! # Same result for every batch
+//! Each element of `Y` is one chain of additions over `K` in ascending order, whatever the number of
+//! rows, the height of the tile it falls in, or the number of threads. Neighbours change nothing,
+//! not even the last bit.
+
+use std::fmt;
+use std::str::FromStr;
+
+use half::bf16;
+
+use crate::activation::Activation;
+use crate::isa::Isa;
+use crate::matrix::{Rows, RowsMut, SharedRows};
+use crate::quantise::QuantisedRows;
+use crate::threads::{Pool, Task};
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod epilogue;
+mod pack;
+mod scalar;
+pub(crate) mod tile;
+
+pub use pack::PackedMatrix;
+use pack::Panels;
+
+use epilogue::{Destination, Finish, Sums};
+use tile::{PANEL, TILE_ROWS, Tile, TileFunction};
+
+/// The numbers that a product multiplies; sums are f32, of int8 exact 32-bit integers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Precision {
+    /// f32 weights and activations.
+    F32,
+    /// bf16 weights and activations, f32 sums.
+    Bf16,
+    /// i8 weights with a scale per output, u8 activations with a scale and zero point per row.
+    Int8,
+}
+
+impl Precision {
+    /// All of them, the most precise first.
+    pub const ALL: [Self; 3] = [Self::F32, Self::Bf16, Self::Int8];
+
+    /// Its name, as flags and records write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
+        }
+    }
+
+    /// Inputs that share a 32-bit unit of a panel.
+    fn group(self) -> usize {
+        match self {
+            Self::F32 => 1,
+            Self::Bf16 => 2,
+            Self::Int8 => 4,
+        }
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A precision that does not exist.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not f32, bf16 or int8")]
+pub struct UnknownPrecision(String);
+
+impl FromStr for Precision {
+    type Err = UnknownPrecision;
+
+    fn from_str(name: &str) -> Result<Self, UnknownPrecision> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|precision| precision.name() == name)
+            .ok_or_else(|| UnknownPrecision(name.to_owned()))
+    }
+}
+
+/// The left factor `X: [M, K]`, in the precision of the weights.
+#[derive(Debug, Clone, Copy)]
+pub enum Input<'a> {
+    /// For f32 weights.
+    F32(Rows<'a, f32>),
+    /// For bf16 weights.
+    Bf16(Rows<'a, bf16>),
+    /// For int8 weights.
+    Int8(QuantisedRows<'a>),
+}
+
+/// Where `Y: [M, N]` goes.
+#[derive(Debug)]
+pub enum Output<'a> {
+    /// As it was computed.
+    F32(RowsMut<'a, f32>),
+    /// Rounded to the nearest bf16.
+    Bf16(RowsMut<'a, bf16>),
+}
+
+/// What happens to the sums before they are written.
+#[derive(Debug, Clone, Copy)]
+pub struct Epilogue<'a> {
+    /// `b: [N]`, added first.
+    pub bias: Option<&'a [f32]>,
+    /// `g`, applied next.
+    pub activation: Activation,
+    /// `R: [M, N]`, added last.
+    pub residual: Option<Rows<'a, f32>>,
+}
+
+impl Epilogue<'_> {
+    /// The bare product.
+    pub const NONE: Self = Self {
+        bias: None,
+        activation: Activation::Identity,
+        residual: None,
+    };
+}
+
+impl Input<'_> {
+    fn precision(&self) -> Precision {
+        match self {
+            Self::F32(_) => Precision::F32,
+            Self::Bf16(_) => Precision::Bf16,
+            Self::Int8(_) => Precision::Int8,
+        }
+    }
+
+    fn count(&self) -> usize {
+        match self {
+            Self::F32(rows) => rows.count(),
+            Self::Bf16(rows) => rows.count(),
+            Self::Int8(rows) => rows.values.count(),
+        }
+    }
+
+    /// Whether rows of `columns` elements may be read up to `padded` elements.
+    fn fits(&self, columns: usize, padded: usize) -> bool {
+        match self {
+            Self::F32(x) => x.columns() == columns && x.is_padded_to(padded),
+            Self::Bf16(x) => x.columns() == columns && x.is_padded_to(padded),
+            Self::Int8(x) => x.values.columns() == columns && x.values.is_padded_to(padded),
+        }
+    }
+
+    /// The first element of row 0 and the bytes from one row to the next.
+    fn address(&self) -> (*const u8, usize) {
+        fn of<T>(rows: &Rows<'_, T>) -> (*const u8, usize) {
+            let bytes = rows.stride() * size_of::<T>();
+            (rows.elements().as_ptr().cast(), bytes)
+        }
+        match self {
+            Self::F32(rows) => of(rows),
+            Self::Bf16(rows) => of(rows),
+            Self::Int8(rows) => of(&rows.values),
+        }
+    }
+}
+
+/// `Y = g(X Wᵀ + b) + R`.
+///
+/// # Shapes
+/// `X: [M, K]`, `W: [N, K]`, `b: [N]`, `R` and `Y: [M, N]`.
+///
+/// # Accuracy
+/// f32: sums in f32, so within `2⁻²⁴ (K + 4) Σ|x w|` of the exact product. bf16: the same for the
+/// rounded factors. int8: the integer sums are exact on every instruction set.
+///
+/// # Panics
+/// When shapes or precisions disagree.
+pub fn gemm(
+    pool: &Pool,
+    input: Input<'_>,
+    weights: &PackedMatrix,
+    epilogue: &Epilogue<'_>,
+    mut output: Output<'_>,
+) {
+    let (m, n, k) = (input.count(), weights.outputs(), weights.inputs());
+    let precision = weights.precision();
+    assert_eq!(input.precision(), precision, "activations and weights differ");
+    let padded = k.next_multiple_of(precision.group());
+    assert!(input.fits(k, padded), "rows of other than {k} inputs, or cut from wider ones");
+    assert!(epilogue.bias.is_none_or(|bias| bias.len() == n), "bias of {n}");
+    assert!(
+        epilogue.residual.is_none_or(|r| r.count() == m && r.columns() == n),
+        "residual of {m} x {n}"
+    );
+    let destination = match &mut output {
+        Output::F32(rows) => Destination::F32(checked(rows, m, n)),
+        Output::Bf16(rows) => Destination::Bf16(checked(rows, m, n)),
+    };
+    let product = Product {
+        input,
+        weights,
+        epilogue,
+        destination,
+        isa: pool.isa(),
+        tiles: tile::functions(pool.isa(), precision),
+        rows_max: tile::rows_max(pool.isa()),
+    };
+    let parts = Parts::of(m, padded * size_of::<f32>() / precision.group(), weights.panels(), pool);
+    pool.run(parts.count(), &|task: Task| {
+        // SAFETY: `parts` splits rows and panels into disjoint parts, one a task.
+        unsafe { product.compute(&parts.rows(task.index), &parts.panels(task.index)) }
+    });
+}
+
+/// The rows to write, checked to be `m` x `n`.
+fn checked<T>(rows: &mut RowsMut<'_, T>, m: usize, n: usize) -> SharedRows<T> {
+    assert_eq!((rows.count(), rows.columns()), (m, n), "output of another shape");
+    rows.share()
+}
+
+/// How the rows and panels of one product are handed out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Parts {
+    rows: usize,
+    row_parts: usize,
+    panels: usize,
+    panel_parts: usize,
+}
+
+/// Bytes of activations that stay in a core's second-level cache beside the panel in use: half of
+/// the 1 MiB of Zen 4 and 5, a quarter of the 2 MiB of Sapphire Rapids.
+const ROWS_IN_CACHE: usize = 512 << 10;
+
+/// Parts per thread: enough that a core which lost time to something else is relieved by the other,
+/// few enough that claiming them costs nothing.
+const PARTS_PER_THREAD: usize = 4;
+
+impl Parts {
+    fn of(rows: usize, row_bytes: usize, panels: usize, pool: &Pool) -> Self {
+        let rows_in_cache = (ROWS_IN_CACHE / row_bytes.max(1)).max(TILE_ROWS);
+        let threads = pool.threads();
+        let wanted = if threads == 1 { 1 } else { threads * PARTS_PER_THREAD };
+        let row_parts = rows.div_ceil(rows_in_cache);
+        // The first row parts alone may feed all threads; each then reads all panels once.
+        Self {
+            rows,
+            row_parts,
+            panels,
+            panel_parts: wanted.min(panels),
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.row_parts * self.panel_parts
+    }
+
+    fn rows(&self, task: usize) -> std::ops::Range<usize> {
+        // Whole tiles, so that no part ends in a low one.
+        let tiles = self.rows.div_ceil(TILE_ROWS);
+        let part = share(tiles, self.row_parts, task / self.panel_parts);
+        part.start * TILE_ROWS..(part.end * TILE_ROWS).min(self.rows)
+    }
+
+    fn panels(&self, task: usize) -> std::ops::Range<usize> {
+        share(self.panels, self.panel_parts, task % self.panel_parts)
+    }
+}
+
+/// Part `index` of `0..total` split into `parts` parts whose sizes differ by at most one.
+fn share(total: usize, parts: usize, index: usize) -> std::ops::Range<usize> {
+    total * index / parts..total * (index + 1) / parts
+}
+
+/// One product under way.
+struct Product<'a> {
+    input: Input<'a>,
+    weights: &'a PackedMatrix,
+    epilogue: &'a Epilogue<'a>,
+    destination: Destination,
+    isa: Isa,
+    tiles: &'static [TileFunction; TILE_ROWS],
+    rows_max: usize,
+}
+
+// SAFETY: everything but `destination` is shared reading; parts of `destination` are disjoint.
+unsafe impl Sync for Product<'_> {}
+
+impl Product<'_> {
+    /// Computes `rows` x `panels` of the output.
+    ///
+    /// # Safety
+    /// No other thread writes these rows and panels at the same time.
+    unsafe fn compute(&self, rows: &std::ops::Range<usize>, panels: &std::ops::Range<usize>) {
+        let (start, stride) = self.input.address();
+        let groups = self.weights.groups();
+        let tiles = rows.len().div_ceil(self.rows_max);
+        let mut buffer = tile::Buffer::new();
+        for panel in panels.clone() {
+            for index in 0..tiles {
+                // Tiles of even height: 8 + 8 + 1 rows would waste most of the last one.
+                let part = share(rows.len(), tiles, index);
+                let first = rows.start + part.start;
+                let tile = Tile {
+                    groups,
+                    // SAFETY: row `first` exists; `gemm` has checked count, columns and padding.
+                    input: unsafe { start.add(first * stride) },
+                    input_stride: stride,
+                    panel: self.weights.panel(panel),
+                    ahead: self.weights.ahead(panel, index),
+                    sums: buffer.as_mut_ptr(),
+                };
+                // SAFETY: `tiles` belongs to the pool's instruction set, which the machine has; the
+                // tile's `part.len()` rows and its panel hold `groups` groups, and `buffer` has room
+                // for the highest tile.
+                unsafe { (self.tiles[part.len() - 1])(&tile) };
+                // SAFETY: the caller's promise.
+                unsafe { self.finish(&buffer, first, part.len(), panel) };
+            }
+        }
+    }
+
+    /// Writes a tile's sums to the output.
+    ///
+    /// # Safety
+    /// As [`Self::compute`].
+    unsafe fn finish(&self, buffer: &tile::Buffer, first: usize, rows: usize, panel: usize) {
+        let columns = panel * PANEL..((panel + 1) * PANEL).min(self.weights.outputs());
+        let sums = match (&self.input, self.weights.content()) {
+            (Input::Int8(input), Panels::Int8 { scales, sums, .. }) => Sums::Integers {
+                scales: &scales[columns.clone()],
+                sums: &sums[columns.clone()],
+                row_scales: &input.scales[first..first + rows],
+                zero_points: &input.zero_points[first..first + rows],
+            },
+            _ => Sums::Floats,
+        };
+        let finish = Finish {
+            buffer,
+            sums,
+            rows: first..first + rows,
+            bias: self.epilogue.bias.map(|bias| &bias[columns.clone()]),
+            residual: self.epilogue.residual.map(|r| r.slice(columns.clone())),
+            columns,
+            destination: self.destination,
+        };
+        // SAFETY: the caller's promise.
+        unsafe { finish.run(self.isa, self.epilogue.activation) }
+    }
+}

@@ -1,0 +1,214 @@
+//! Weights in the order in which tiles read them.
+//!
+//! `W: [N, K]` is cut into panels of 32 outputs. Within a panel, group after group of inputs (one
+//! f32, two bf16 or four i8: 32 bits) lies for all 32 outputs side by side:
+//! `panel[group][output][input of the group]`. Outputs and inputs beyond the last are zero. The
+//! layout is the same for every instruction set.
+
+use half::bf16;
+
+use super::Precision;
+use super::tile::{GROUP_BYTES, PANEL};
+use crate::buffer::{Buffer, Zeroable};
+
+/// Packed weights of one linear layer.
+#[derive(Debug)]
+pub struct PackedMatrix {
+    outputs: usize,
+    inputs: usize,
+    panels: Panels,
+}
+
+/// The numbers.
+#[derive(Debug)]
+pub(super) enum Panels {
+    F32(Buffer<f32>),
+    Bf16(Buffer<bf16>),
+    Int8 {
+        values: Buffer<i8>,
+        /// `w = scale * value`, one a output.
+        scales: Vec<f32>,
+        /// Sum of the values of each output, for the zero points of the activations.
+        sums: Vec<i32>,
+    },
+}
+
+impl PackedMatrix {
+    /// Packs `weights: [outputs, inputs]`, the order of checkpoints. Int8 weights are symmetric per
+    /// output: `scale = max |w| / 127`, values rounded to nearest even.
+    ///
+    /// # Panics
+    /// When the length is not `outputs * inputs`.
+    pub fn pack(weights: &[f32], outputs: usize, inputs: usize, precision: Precision) -> Self {
+        assert_eq!(weights.len(), outputs * inputs, "{outputs} x {inputs} weights");
+        let shape = Shape {
+            outputs,
+            inputs,
+            group: precision.group(),
+        };
+        let panels = match precision {
+            Precision::F32 => Panels::F32(shape.pack(|output, input| weights[output * inputs + input])),
+            Precision::Bf16 => Panels::Bf16(
+                shape.pack(|output, input| bf16::from_f32(weights[output * inputs + input])),
+            ),
+            Precision::Int8 => pack_int8(weights, shape),
+        };
+        Self {
+            outputs,
+            inputs,
+            panels,
+        }
+    }
+
+    /// Rows of `W`, `N`.
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// Columns of `W`, `K`.
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// The precision they were packed in.
+    pub fn precision(&self) -> Precision {
+        match self.panels {
+            Panels::F32(_) => Precision::F32,
+            Panels::Bf16(_) => Precision::Bf16,
+            Panels::Int8 { .. } => Precision::Int8,
+        }
+    }
+
+    /// Memory held, in bytes.
+    pub fn bytes(&self) -> usize {
+        match &self.panels {
+            Panels::F32(panels) => panels.bytes(),
+            Panels::Bf16(panels) => panels.bytes(),
+            Panels::Int8 { values, scales, sums } => {
+                values.bytes() + size_of_val(&scales[..]) + size_of_val(&sums[..])
+            }
+        }
+    }
+
+    /// Number of panels.
+    pub(super) fn panels(&self) -> usize {
+        self.outputs.div_ceil(PANEL)
+    }
+
+    /// Units of 32 bits along the inputs.
+    pub(super) fn groups(&self) -> usize {
+        self.inputs.div_ceil(self.precision().group())
+    }
+
+    pub(super) fn content(&self) -> &Panels {
+        &self.panels
+    }
+
+    /// Where a panel starts.
+    pub(super) fn panel(&self, index: usize) -> *const u8 {
+        assert!(index < self.panels(), "panel {index} of {}", self.panels());
+        self.address(index * self.groups() * GROUP_BYTES)
+    }
+
+    /// What tile `tile` over panel `panel` should ask for: the next panel's first half from the
+    /// first tile, its second half from the second; later tiles find it in the cache.
+    pub(super) fn ahead(&self, panel: usize, tile: usize) -> *const u8 {
+        let bytes = self.groups() * GROUP_BYTES;
+        self.address((panel + 1) * bytes + tile.min(1) * (bytes / 2))
+    }
+
+    fn address(&self, offset: usize) -> *const u8 {
+        let start: *const u8 = match &self.panels {
+            Panels::F32(panels) => panels.as_ptr().cast(),
+            Panels::Bf16(panels) => panels.as_ptr().cast(),
+            Panels::Int8 { values, .. } => values.as_ptr().cast(),
+        };
+        // The address may lie beyond the end: it is then only asked for, never read.
+        start.wrapping_add(offset)
+    }
+}
+
+/// The sizes that decide the order.
+#[derive(Debug, Clone, Copy)]
+struct Shape {
+    outputs: usize,
+    inputs: usize,
+    group: usize,
+}
+
+impl Shape {
+    /// All numbers in packed order, from the weight of each output and input.
+    fn pack<T: Zeroable>(self, weight: impl Fn(usize, usize) -> T) -> Buffer<T> {
+        let groups = self.inputs.div_ceil(self.group);
+        let panel_length = groups * PANEL * self.group;
+        let mut packed = Buffer::zeroed(self.outputs.div_ceil(PANEL) * panel_length);
+        if panel_length == 0 {
+            return packed;
+        }
+        for (panel, numbers) in packed.chunks_exact_mut(panel_length).enumerate() {
+            let outputs = panel * PANEL..self.outputs.min((panel + 1) * PANEL);
+            for (group, numbers) in numbers.chunks_exact_mut(PANEL * self.group).enumerate() {
+                let inputs = group * self.group..self.inputs.min((group + 1) * self.group);
+                for (numbers, output) in numbers.chunks_exact_mut(self.group).zip(outputs.clone()) {
+                    for (number, input) in numbers.iter_mut().zip(inputs.clone()) {
+                        *number = weight(output, input);
+                    }
+                }
+            }
+        }
+        packed
+    }
+}
+
+fn pack_int8(weights: &[f32], shape: Shape) -> Panels {
+    let rows = || weights.chunks_exact(shape.inputs.max(1));
+    let scales: Vec<f32> = rows()
+        .map(|row| {
+            let largest = row.iter().fold(0.0_f32, |largest, w| largest.max(w.abs()));
+            if largest > 0.0 { largest / 127.0 } else { 1.0 }
+        })
+        .collect();
+    let value = |output: usize, input: usize| {
+        let scaled = weights[output * shape.inputs + input] / scales[output];
+        scaled.round_ties_even().clamp(-127.0, 127.0) as i8
+    };
+    let sums = (0..shape.outputs)
+        .map(|output| (0..shape.inputs).map(|input| i32::from(value(output, input))).sum())
+        .collect();
+    Panels::Int8 {
+        values: shape.pack(value),
+        scales,
+        sums,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_of_a_panel_lie_side_by_side_and_the_rest_is_zero() {
+        // 33 outputs x 3 inputs: a full panel and one of a single output; weight = 10 o + i.
+        let weights: Vec<f32> = (0..99).map(|i| (i / 3 * 10 + i % 3) as f32).collect();
+        let packed = PackedMatrix::pack(&weights, 33, 3, Precision::Bf16);
+        let Panels::Bf16(numbers) = packed.content() else {
+            panic!("packed as bf16")
+        };
+        assert_eq!((packed.panels(), packed.groups(), numbers.len()), (2, 2, 256));
+        let number = |i: usize| numbers[i].to_f32();
+        assert_eq!([number(0), number(1), number(2), number(3)], [0.0, 1.0, 10.0, 11.0]);
+        assert_eq!([number(64), number(65)], [2.0, 0.0]);
+        assert_eq!([number(128), number(129), number(130)], [320.0, 321.0, 0.0]);
+    }
+
+    #[test]
+    fn int8_weights_use_the_whole_range_of_each_output() {
+        let packed = PackedMatrix::pack(&[1.0, -2.0, 0.5, 0.0, 0.0, 0.0], 2, 3, Precision::Int8);
+        let Panels::Int8 { values, scales, sums } = packed.content() else {
+            panic!("packed as int8")
+        };
+        assert_eq!(values[..4], [64, -127, 32, 0]);
+        assert_eq!(scales[..], [2.0 / 127.0, 1.0]);
+        assert_eq!(sums[..], [64 - 127 + 32, 0]);
+    }
+}
