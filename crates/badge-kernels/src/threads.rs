@@ -24,7 +24,7 @@ const SPIN: Duration = Duration::from_micros(if cfg!(miri) { 1 } else { 200 });
 /// Looks at the job between two looks at the clock: 1 to 10 microseconds, by processor.
 const LOOKS_PER_CLOCK: u32 = if cfg!(miri) { 2 } else { 128 };
 
-/// Looks at the last unfinished tasks before the caller offers its core to others at each look.
+/// Looks at the last tasks of others before the caller offers its core to others at each look.
 /// With more threads than cores, one of these tasks may wait for that very core.
 const LOOKS_BEFORE_YIELD: u32 = if cfg!(miri) { 2 } else { 4096 };
 
@@ -98,7 +98,8 @@ impl Pool {
     /// take turns. Nothing is allocated.
     ///
     /// # Panics
-    /// With what a task panicked with, once the other tasks are done. In a task, of any pool: tasks
+    /// With what the first task to panic panicked with, once all others are done (with one thread,
+    /// at once). In a task, of any pool: tasks
     /// cannot fork again.
     pub fn run(&self, tasks: usize, task: &(dyn Fn(Task) + Sync)) {
         let inside = Inside::enter();
@@ -109,13 +110,13 @@ impl Pool {
             return;
         }
         let turn = lock(&self.turn);
-        self.shared.publish(tasks, task);
-        self.shared.work(0);
-        self.shared.join();
-        let panic = lock(&self.shared.panic).take();
+        self.shared.fork(tasks, task);
+        let mut panics = std::mem::take(&mut *lock(&self.shared.panics));
         drop((turn, inside));
-        if let Some(payload) = panic {
-            resume_unwind(payload);
+        if !panics.is_empty() {
+            let first = panics.swap_remove(0);
+            drop(panics);
+            resume_unwind(first);
         }
     }
 }
@@ -146,7 +147,7 @@ struct Apart<T>(T);
 /// The job, as its caller lends it.
 #[derive(Clone, Copy)]
 struct Job {
-    /// Valid while a claimed task is unfinished.
+    /// Valid while a claimed task is not finished.
     task: *const (dyn Fn(Task) + Sync),
     tasks: usize,
 }
@@ -154,64 +155,84 @@ struct Job {
 /// What the threads of a pool share.
 ///
 /// The order of things that makes it sound: a caller writes `job` while no task is claimed or
-/// unfinished, and then sets `unclaimed`. A thread reads `job` only after it has claimed a task by
-/// counting `unclaimed` down from a positive number, and counts `unfinished` down once the task has
-/// returned. The caller leaves [`Pool::run`], and with it the borrow of the closure, when
-/// `unfinished` is 0.
+/// running, and then sets `unclaimed`. A thread reads `job` only after it has claimed a task by
+/// counting `unclaimed` down from a positive number, and counts `finished` up once the task has
+/// returned. The caller leaves [`Pool::run`], and with it the borrow of the closure, when its own
+/// tasks and the finished ones are all.
 /// A thread that comes late finds no task, or one of the next job, which it then rightly runs.
 struct Shared {
-    /// Tasks that nobody has claimed; negative where several threads counted down in vain.
-    unclaimed: Apart<AtomicIsize>,
-    job: UnsafeCell<Job>,
-    stopping: AtomicBool,
-    /// Tasks that have not returned.
-    unfinished: Apart<AtomicUsize>,
+    board: Apart<Board>,
+    /// Tasks of the job that have returned, but for the caller's.
+    finished: Apart<AtomicUsize>,
     /// Threads that lay down and were not woken, or more: one that wakes by itself stays counted.
     /// Changed under `bed` only.
     sleepers: Apart<AtomicUsize>,
     bed: Mutex<()>,
     bell: Condvar,
-    /// What the first task to panic panicked with.
-    panic: Mutex<Option<Box<dyn Any + Send>>>,
+    /// What tasks panicked with. The caller drops them, for a drop may panic in turn.
+    panics: Mutex<Vec<Box<dyn Any + Send>>>,
 }
 
-// SAFETY: `job` alone is not `Sync`; it is written and read in the order that `Shared` states. The
+/// What waiting threads look at; together on a cache line, which thus moves once for each job.
+struct Board {
+    /// Tasks that nobody has claimed; negative where several threads counted down in vain.
+    unclaimed: AtomicIsize,
+    job: UnsafeCell<Job>,
+    stopping: AtomicBool,
+}
+
+// SAFETY: the job alone is not `Sync`; it is written and read in the order that `Shared` states. The
 // closure it points to is `Sync`.
-unsafe impl Sync for Shared {}
-// SAFETY: `job` alone is not `Send`; its pointer is followed only while the lender waits, on
+unsafe impl Sync for Board {}
+// SAFETY: the job alone is not `Send`; its pointer is followed only while the lender waits, on
 // whichever thread, and the closure it points to is `Sync`.
-unsafe impl Send for Shared {}
+unsafe impl Send for Board {}
 
 impl Shared {
     fn new() -> Self {
         Self {
-            unclaimed: Apart(AtomicIsize::new(0)),
-            job: UnsafeCell::new(Job {
-                task: &|_| {},
-                tasks: 0,
+            board: Apart(Board {
+                unclaimed: AtomicIsize::new(0),
+                job: UnsafeCell::new(Job {
+                    task: &|_| {},
+                    tasks: 0,
+                }),
+                stopping: AtomicBool::new(false),
             }),
-            stopping: AtomicBool::new(false),
-            unfinished: Apart(AtomicUsize::new(0)),
+            finished: Apart(AtomicUsize::new(0)),
             sleepers: Apart(AtomicUsize::new(0)),
             bed: Mutex::new(()),
             bell: Condvar::new(),
-            panic: Mutex::new(None),
+            panics: Mutex::new(Vec::new()),
         }
     }
 
-    /// Offers a job and wakes sleepers for it. The caller holds the turn and joins afterwards.
+    /// Runs a job of two tasks or more; the caller holds the turn.
+    fn fork(&self, tasks: usize, task: &(dyn Fn(Task) + Sync)) {
+        self.publish(tasks, task);
+        // The first task is the caller's: it starts while the others hear of the job.
+        self.perform(task, 0, 0);
+        let mut own = 1;
+        while let Some(unclaimed) = self.claim() {
+            self.perform(task, tasks - unclaimed, 0);
+            own += 1;
+        }
+        self.join(tasks - own);
+    }
+
+    /// Offers all tasks but the first, and wakes sleepers for them. `fork` joins afterwards.
     fn publish(&self, tasks: usize, task: &(dyn Fn(Task) + Sync)) {
-        let count = isize::try_from(tasks).expect("tasks can be counted");
+        let unclaimed = isize::try_from(tasks - 1).expect("tasks can be counted");
         // SAFETY: only the lifetime changes. The pointer is followed by threads with a claimed task
-        // alone, and `run` returns after `join` has seen them all finish: until then `task` lives.
+        // alone, and `fork` returns after `join` has seen them all finish: until then `task` lives.
         let task: &'static (dyn Fn(Task) + Sync) = unsafe { std::mem::transmute(task) };
         // SAFETY: the caller holds the turn and every former task has been joined, so no thread
         // has a claimed task, which alone entitles to read the job.
-        unsafe { *self.job.get() = Job { task, tasks } };
-        self.unfinished.0.store(tasks, Ordering::Relaxed);
-        // Releases the job. Together with the loads in `sleep`, the total order of all four
-        // makes sure that either this thread sees the sleeper or the sleeper sees the job.
-        self.unclaimed.0.store(count, Ordering::SeqCst);
+        unsafe { *self.board.0.job.get() = Job { task, tasks } };
+        self.finished.0.store(0, Ordering::Relaxed);
+        // Releases the job. This store, the load below and the two accesses in `sleep` have one
+        // total order, in which either this thread sees the sleeper or the sleeper sees the job.
+        self.board.0.unclaimed.store(unclaimed, Ordering::SeqCst);
         if self.sleepers.0.load(Ordering::SeqCst) > 0 {
             self.wake(tasks - 1);
         }
@@ -232,43 +253,29 @@ impl Shared {
         }
     }
 
-    /// Runs tasks until none is unclaimed.
-    fn work(&self, worker: usize) {
-        while self.unclaimed.0.load(Ordering::Relaxed) > 0 {
-            let unclaimed = self.unclaimed.0.fetch_sub(1, Ordering::Acquire);
-            if unclaimed <= 0 {
-                return;
-            }
-            // SAFETY: a task is claimed, so the job stays as it is until that task is finished; the
-            // acquiring count-down has seen the job's release.
-            let job = unsafe { *self.job.get() };
-            let index = job.tasks - unclaimed.unsigned_abs();
-            // SAFETY: the lender waits in `join` until this task is finished.
-            let task = unsafe { &*job.task };
-            let outcome = catch_unwind(AssertUnwindSafe(|| task(Task { index, worker })));
-            if let Err(payload) = outcome {
-                self.keep(payload);
-            }
-            // Releases what the task wrote; the last use of what the lender lent is above.
-            self.unfinished.0.fetch_sub(1, Ordering::Release);
+    /// Claims a task where one is left: the last but `n - 1`, where `n` is returned.
+    fn claim(&self) -> Option<usize> {
+        let unclaimed = &self.board.0.unclaimed;
+        // Looking first keeps the number from falling further and further.
+        if unclaimed.load(Ordering::Relaxed) <= 0 {
+            return None;
+        }
+        let left = unclaimed.fetch_sub(1, Ordering::Acquire);
+        (left > 0).then_some(left.unsigned_abs())
+    }
+
+    /// Calls a claimed task and keeps its panic, if any.
+    fn perform(&self, task: &(dyn Fn(Task) + Sync), index: usize, worker: usize) {
+        let outcome = catch_unwind(AssertUnwindSafe(|| task(Task { index, worker })));
+        if let Err(payload) = outcome {
+            lock(&self.panics).push(payload);
         }
     }
 
-    /// Keeps the first panic for the caller.
-    fn keep(&self, payload: Box<dyn Any + Send>) {
-        let mut panic = lock(&self.panic);
-        if panic.is_none() {
-            *panic = Some(payload);
-        } else {
-            // Dropping a payload could panic in turn, in a place where nothing catches it.
-            std::mem::forget(payload);
-        }
-    }
-
-    /// Waits until the tasks that others have claimed are finished.
-    fn join(&self) {
+    /// Waits until `others` tasks that other threads have claimed are finished.
+    fn join(&self, others: usize) {
         let mut looks = 0;
-        while self.unfinished.0.load(Ordering::Acquire) > 0 {
+        while self.finished.0.load(Ordering::Acquire) < others {
             if looks < LOOKS_BEFORE_YIELD {
                 looks += 1;
                 std::hint::spin_loop();
@@ -282,11 +289,25 @@ impl Shared {
     fn serve(&self, worker: usize) {
         // Lives as long as the thread: all it ever runs is tasks.
         let _inside = Inside::enter();
-        while !self.stopping.load(Ordering::Relaxed) {
+        while !self.board.0.stopping.load(Ordering::Relaxed) {
             self.work(worker);
             if !self.spin() {
                 self.sleep();
             }
+        }
+    }
+
+    /// Runs tasks until none is unclaimed, on a thread that is not the caller's.
+    fn work(&self, worker: usize) {
+        while let Some(unclaimed) = self.claim() {
+            // SAFETY: a task is claimed, so the job stays as it is until that task is finished; the
+            // acquiring count-down has seen the job's release.
+            let job = unsafe { *self.board.0.job.get() };
+            // SAFETY: the lender waits in `join` until this task is finished.
+            let task = unsafe { &*job.task };
+            self.perform(task, job.tasks - unclaimed, worker);
+            // Releases what the task wrote; the last use of what the lender lent is above.
+            self.finished.0.fetch_add(1, Ordering::Release);
         }
     }
 
@@ -320,13 +341,14 @@ impl Shared {
 
     /// Whether there is a task to claim, or nothing to wait for any more.
     fn has_news(&self, ordering: Ordering) -> bool {
-        self.unclaimed.0.load(ordering) > 0 || self.stopping.load(ordering)
+        let board = &self.board.0;
+        board.unclaimed.load(ordering) > 0 || board.stopping.load(ordering)
     }
 
     /// Tells all threads to end.
     fn stop(&self) {
         let _bed = lock(&self.bed);
-        self.stopping.store(true, Ordering::SeqCst);
+        self.board.0.stopping.store(true, Ordering::SeqCst);
         self.bell.notify_all();
     }
 }
