@@ -1,16 +1,24 @@
 //! Named tensors, in and out of safetensors bytes.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
-use half::{bf16, f16};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::Dtype;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 pub mod layout;
 pub mod names;
 pub mod pretrained;
+pub mod stored;
+
+mod header;
+mod tensor_set;
+mod values;
+
+use header::Header;
+use stored::{StoredCheckpoint, check_finite};
+use tensor_set::{Shaped, TensorSet};
 
 /// The Python module that is written beside the weights: with it `transformers` gives every
 /// exit's logits (`trust_remote_code`).
@@ -28,11 +36,7 @@ pub struct Tensor {
 /// All tensors of a model by name, as one set even when they came from several files.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Checkpoint {
-    tensors: BTreeMap<String, Tensor>,
-    /// The file each tensor came from, for messages.
-    files: HashMap<String, String>,
-    /// The types of the integer tensors that were skipped, for messages.
-    integers: BTreeMap<String, String>,
+    set: TensorSet<Tensor>,
 }
 
 impl Checkpoint {
@@ -42,25 +46,19 @@ impl Checkpoint {
     /// # Errors
     /// A header that lies, a type that holds no weights, a value that is not finite.
     pub fn from_safetensors(file: &str, bytes: &[u8]) -> Result<Self> {
-        let parsed = SafeTensors::deserialize(bytes).map_err(|source| Error::Safetensors {
-            file: file.to_owned(),
-            source,
-        })?;
-        let mut checkpoint = Self::default();
-        for (name, view) in parsed.iter() {
-            let Some(values) = widen(file, name, &view)? else {
-                let dtype = format!("{:?}", view.dtype());
-                checkpoint.integers.insert(name.to_owned(), dtype);
-                checkpoint.files.insert(name.to_owned(), file.to_owned());
-                continue;
-            };
-            let tensor = Tensor {
-                shape: view.shape().to_vec(),
-                values,
-            };
-            checkpoint.insert(file, name.to_owned(), tensor)?;
+        let stored = StoredCheckpoint::from_header(file, bytes, bytes.len() as u64)?;
+        let mut set = TensorSet::default();
+        for tensor in stored.iter() {
+            let place = tensor.place();
+            let values = tensor.values(&bytes[place.start as usize..place.end as usize])?;
+            let shape = tensor.shape().to_vec();
+            let values = values.into_owned();
+            set.insert(file, tensor.name().to_owned(), Tensor { shape, values });
         }
-        Ok(checkpoint)
+        for (name, dtype) in stored.set.integers {
+            set.skip(file, name, dtype);
+        }
+        Ok(Self { set })
     }
 
     /// Adds a tensor.
@@ -76,17 +74,8 @@ impl Checkpoint {
             tensor.values.len(),
             "{name}"
         );
-        if let Some(element) = tensor.values.iter().position(|v| !v.is_finite()) {
-            let value = tensor.values[element];
-            return Err(Error::NotFinite {
-                file: file.to_owned(),
-                tensor: name,
-                value,
-                element,
-            });
-        }
-        self.files.insert(name.clone(), file.to_owned());
-        self.tensors.insert(name, tensor);
+        check_finite(file, &name, &tensor.values)?;
+        self.set.insert(file, name, tensor);
         Ok(())
     }
 
@@ -95,38 +84,23 @@ impl Checkpoint {
     /// # Errors
     /// When both hold a tensor of the same name.
     pub fn extend(&mut self, other: Self) -> Result<()> {
-        if let Some(tensor) = other
-            .tensors
-            .keys()
-            .find(|name| self.tensors.contains_key(*name))
-        {
-            return Err(Error::DuplicateTensor {
-                tensor: tensor.clone(),
-                first: self.file_of(tensor),
-                second: other.file_of(tensor),
-            });
-        }
-        self.tensors.extend(other.tensors);
-        self.integers.extend(other.integers);
-        self.files.extend(other.files);
-        Ok(())
+        self.set.extend(other.set)
     }
 
     /// The tensor of this name.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
-        self.tensors.get(name)
+        self.set.tensors.get(name)
     }
 
     /// Whether the checkpoint holds nothing.
     pub fn is_empty(&self) -> bool {
-        self.tensors.is_empty()
+        self.set.tensors.is_empty()
     }
 
     /// All tensors in the order of their names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
-        self.tensors
-            .iter()
-            .map(|(name, tensor)| (name.as_str(), tensor))
+        let tensors = self.set.tensors.iter();
+        tensors.map(|(name, tensor)| (name.as_str(), tensor))
     }
 
     /// Removes and returns the tensor if its shape is the expected one.
@@ -134,17 +108,10 @@ impl Checkpoint {
     /// # Errors
     /// When it is there with another shape.
     pub fn take(&mut self, name: &str, shape: &[usize]) -> Result<Option<Tensor>> {
-        let Some(tensor) = self.tensors.remove(name) else {
+        let Some(tensor) = self.set.tensors.remove(name) else {
             return Ok(None);
         };
-        if tensor.shape != shape {
-            return Err(Error::TensorShape {
-                file: self.file_of(name),
-                tensor: name.to_owned(),
-                found: tensor.shape,
-                expected: shape.to_vec(),
-            });
-        }
+        self.set.check_shape(name, &tensor, shape)?;
         Ok(Some(tensor))
     }
 
@@ -153,32 +120,7 @@ impl Checkpoint {
     /// # Errors
     /// Names the first tensor that does not fit.
     pub fn check(&self, layout: &[layout::TensorSpec]) -> Result<()> {
-        let mut expected = HashMap::with_capacity(layout.len());
-        for spec in layout {
-            expected.insert(spec.name.as_str(), spec.shape.as_slice());
-            let Some(tensor) = self.tensors.get(&spec.name) else {
-                return Err(self.absent(&spec.name));
-            };
-            if tensor.shape != spec.shape {
-                return Err(Error::TensorShape {
-                    file: self.file_of(&spec.name),
-                    tensor: spec.name.clone(),
-                    found: tensor.shape.clone(),
-                    expected: spec.shape.clone(),
-                });
-            }
-        }
-        match self
-            .tensors
-            .keys()
-            .find(|name| !expected.contains_key(name.as_str()))
-        {
-            None => Ok(()),
-            Some(extra) => Err(Error::UnexpectedTensor {
-                file: self.file_of(extra),
-                tensor: extra.clone(),
-            }),
-        }
+        self.set.check(layout)
     }
 
     /// The bytes of a safetensors file that `transformers` accepts (`format: pt`).
@@ -190,43 +132,18 @@ impl Checkpoint {
     pub fn to_safetensors_with(&self, mut metadata: HashMap<String, String>) -> Vec<u8> {
         metadata.insert("format".to_owned(), "pt".to_owned());
         let views = self
+            .set
             .tensors
             .iter()
             .map(|(name, tensor)| (name, F32View(tensor)));
         safetensors::serialize(views, Some(metadata))
             .expect("names are unique and lengths follow from shapes")
     }
+}
 
-    /// The error for a tensor that is needed: it is not there, or holds no weights.
-    pub(crate) fn absent(&self, name: &str) -> Error {
-        let tensor = name.to_owned();
-        match self.integers.get(name) {
-            None => Error::MissingTensor {
-                file: self.any_file(),
-                tensor,
-            },
-            Some(dtype) => Error::TensorType {
-                file: self.file_of(name),
-                tensor,
-                dtype: dtype.clone(),
-            },
-        }
-    }
-
-    /// The file a tensor came from.
-    pub(crate) fn file_of(&self, name: &str) -> String {
-        self.files
-            .get(name)
-            .cloned()
-            .unwrap_or_else(|| "checkpoint".to_owned())
-    }
-
-    fn any_file(&self) -> String {
-        self.files
-            .values()
-            .min()
-            .cloned()
-            .unwrap_or_else(|| "model.safetensors".to_owned())
+impl Shaped for Tensor {
+    fn shape(&self) -> &[usize] {
+        &self.shape
     }
 }
 
@@ -235,11 +152,7 @@ impl Checkpoint {
 /// # Errors
 /// When the header cannot be read.
 pub fn read_metadata(file: &str, bytes: &[u8]) -> Result<HashMap<String, String>> {
-    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|source| Error::Safetensors {
-        file: file.to_owned(),
-        source,
-    })?;
-    Ok(header.metadata().clone().unwrap_or_default())
+    Ok(Header::parse(file, bytes, bytes.len() as u64)?.metadata)
 }
 
 /// Lets `safetensors` write our arrays.
@@ -272,33 +185,11 @@ impl safetensors::View for F32View<'_> {
     }
 }
 
-/// The values of a tensor as f32, or `None` for an integer buffer.
-fn widen(file: &str, name: &str, view: &TensorView) -> Result<Option<Vec<f32>>> {
-    let bytes = view.data();
-    let values = match view.dtype() {
-        Dtype::F32 => from_chunks(bytes, f32::from_le_bytes),
-        Dtype::F16 => from_chunks(bytes, |b| f16::from_le_bytes(b).to_f32()),
-        Dtype::BF16 => from_chunks(bytes, |b| bf16::from_le_bytes(b).to_f32()),
-        Dtype::F64 => from_chunks(bytes, |b| f64::from_le_bytes(b) as f32),
-        Dtype::BOOL | Dtype::U8 | Dtype::I64 | Dtype::I32 => return Ok(None),
-        other => {
-            return Err(Error::TensorType {
-                file: file.to_owned(),
-                tensor: name.to_owned(),
-                dtype: format!("{other:?}"),
-            });
-        }
-    };
-    Ok(Some(values))
-}
-
-fn from_chunks<const N: usize>(bytes: &[u8], read: impl Fn([u8; N]) -> f32) -> Vec<f32> {
-    let (chunks, _) = bytes.as_chunks::<N>();
-    chunks.iter().map(|chunk| read(*chunk)).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use half::{bf16, f16};
+    use safetensors::tensor::TensorView;
+
     use super::*;
 
     fn two_tensors() -> Checkpoint {

@@ -33,28 +33,25 @@ pub fn adapt(
     layout: &[TensorSpec],
 ) -> Result<Pretrained> {
     let mut renamed = Checkpoint::default();
+    let source = source.set;
     for (name, dtype) in source.integers {
-        let origin = source.files.get(&name).cloned().unwrap_or_default();
-        let name = canonical(&name, config);
-        renamed.files.insert(name.clone(), origin);
-        renamed.integers.insert(name, dtype);
+        let origin = source.files.get(&name).map_or("", String::as_str);
+        renamed.set.skip(origin, canonical(&name, config), dtype);
     }
     for (name, tensor) in source.tensors {
-        let origin = source.files.get(&name).cloned().unwrap_or_default();
-        let name = canonical(&name, config);
+        let origin = source.files.get(&name).map_or("", String::as_str);
         let mut one = Checkpoint::default();
-        one.files.insert(name.clone(), origin);
-        one.tensors.insert(name, tensor);
+        one.set.insert(origin, canonical(&name, config), tensor);
         renamed.extend(one)?;
     }
     let mut tensors = Checkpoint::default();
     let mut missing = Vec::new();
     for spec in layout {
-        let origin = renamed.file_of(&spec.name);
+        let origin = renamed.set.file_of(&spec.name);
         match renamed.take(&spec.name, &spec.shape) {
             Ok(Some(tensor)) => tensors.insert(&origin, spec.name.clone(), tensor)?,
             Ok(None) if may_start_fresh(config, &spec.name) => missing.push(spec.name.clone()),
-            Ok(None) => return Err(renamed.absent(&spec.name)),
+            Ok(None) => return Err(renamed.set.absent(&spec.name)),
             // Another task's classifier is no error: this task starts its own.
             Err(Error::TensorShape { .. }) if spec.name.contains("classifier") => {
                 missing.push(spec.name.clone());
@@ -62,7 +59,7 @@ pub fn adapt(
             Err(error) => return Err(error),
         }
     }
-    let unused = renamed.tensors.into_keys().collect();
+    let unused = renamed.set.tensors.into_keys().collect();
     Ok(Pretrained {
         tensors,
         missing,
