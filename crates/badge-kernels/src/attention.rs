@@ -70,7 +70,7 @@ pub struct Sequences<'a> {
 pub struct AttentionScratch {
     workers: Vec<Mutex<Scratch>>,
     keys_max: usize,
-    head_size: usize,
+    shape: AttentionShape,
 }
 
 /// In units of 32 bits, so that f32 and pairs of bf16 share the memory.
@@ -98,7 +98,7 @@ impl AttentionScratch {
         Self {
             workers: (0..threads).map(|_| Mutex::new(scratch())).collect(),
             keys_max,
-            head_size: shape.head_size,
+            shape: *shape,
         }
     }
 }
@@ -116,26 +116,40 @@ impl AttentionScratch {
 /// When shapes disagree, a segment is empty or leaves its rows, or the scratch is too small.
 pub fn attention(
     pool: &Pool,
-    shape: &AttentionShape,
     input: AttentionInput<'_>,
     sequences: Sequences<'_>,
     scratch: &AttentionScratch,
     mut output: Output<'_>,
 ) {
+    let shape = scratch.shape;
     let width = shape.heads * shape.head_size;
     let (count, columns, out) = match &mut output {
         Output::F32(rows) => (rows.count(), rows.columns(), Context::F32(rows.share())),
         Output::Bf16(rows) => (rows.count(), rows.columns(), Context::Bf16(rows.share())),
     };
     assert_eq!(columns, width, "output columns");
-    assert_eq!(sequences.queries.len(), sequences.keys.len(), "a key segment for each of queries");
-    assert!(scratch.workers.len() >= pool.threads() && scratch.head_size == shape.head_size);
+    assert_eq!(
+        sequences.queries.len(),
+        sequences.keys.len(),
+        "a key segment for each of queries"
+    );
+    let workers = scratch.workers.len();
+    assert!(workers >= pool.threads(), "scratch for {workers} workers");
     check_disjoint(sequences.queries, count);
-    let job = Job { shape: *shape, sequences, scratch, out, isa: pool.isa() };
+    let job = Job {
+        shape,
+        sequences,
+        scratch,
+        out,
+        isa: pool.isa(),
+    };
     match input {
         AttentionInput::F32(projections) => job.run(pool, &projections),
         AttentionInput::Bf16(projections) => {
-            assert!(shape.head_size.is_multiple_of(2), "bf16 wants an even head size");
+            assert!(
+                shape.head_size.is_multiple_of(2),
+                "bf16 wants an even head size"
+            );
             job.run(pool, &projections);
         }
     }
@@ -145,7 +159,10 @@ pub fn attention(
 fn check_disjoint(segments: &[Segment], rows: usize) {
     let mut end = 0;
     for segment in segments {
-        assert!(segment.start >= end && segment.length > 0, "segments must ascend: {segments:?}");
+        assert!(
+            segment.start >= end && segment.length > 0,
+            "segments must ascend: {segments:?}"
+        );
         end = segment.start + segment.length;
     }
     assert!(end <= rows, "segments end at row {end} of {rows}");
@@ -176,7 +193,7 @@ trait Factor: Zeroable {
     /// The unit of two rows (of which f32 uses the first only) at one column.
     fn unit_of_rows(rows: [Option<&[Self]>; 2], column: usize) -> i32;
     /// The probabilities of a tile as rows of this type, and the bytes between them.
-    fn probabilities<'a>(scratch: &'a Weights<'_>) -> (*const u8, usize);
+    fn probabilities(weights: &Weights<'_>) -> (*const u8, usize);
 }
 
 /// Unnormalised probabilities of a tile, in both types.
@@ -196,8 +213,11 @@ impl Factor for f32 {
     fn unit_of_rows(rows: [Option<&[Self]>; 2], column: usize) -> i32 {
         rows[0].map_or(0, |row| row[column].to_bits() as i32)
     }
-    fn probabilities<'a>(scratch: &'a Weights<'_>) -> (*const u8, usize) {
-        (scratch.f32.as_ptr().cast(), scratch.stride * size_of::<f32>())
+    fn probabilities(weights: &Weights<'_>) -> (*const u8, usize) {
+        (
+            weights.f32.as_ptr().cast(),
+            weights.stride * size_of::<f32>(),
+        )
     }
 }
 
@@ -212,8 +232,11 @@ impl Factor for bf16 {
         let [first, second] = rows.map(|row| row.map_or(bf16::ZERO, |row| row[column]));
         pair(first, second)
     }
-    fn probabilities<'a>(scratch: &'a Weights<'_>) -> (*const u8, usize) {
-        (scratch.bf16.as_ptr().cast(), scratch.stride * size_of::<bf16>())
+    fn probabilities(weights: &Weights<'_>) -> (*const u8, usize) {
+        (
+            weights.bf16.as_ptr().cast(),
+            weights.stride * size_of::<bf16>(),
+        )
     }
 }
 
@@ -225,31 +248,45 @@ fn pair(first: bf16, second: bf16) -> i32 {
 
 impl Job<'_> {
     fn run<T: Factor>(&self, pool: &Pool, projections: &Projections<'_, T>) {
-        let Projections { queries, keys, values } = projections;
+        let Projections {
+            queries,
+            keys,
+            values,
+        } = projections;
         let width = self.shape.heads * self.shape.head_size;
         for rows in [queries, keys, values] {
             assert_eq!(rows.columns(), width, "columns of a projection");
         }
         let inside = |s: &Segment, count: usize| s.length > 0 && s.start + s.length <= count;
         for (query, key) in self.sequences.queries.iter().zip(self.sequences.keys) {
-            assert!(inside(query, queries.count()), "{query:?} of {} rows", queries.count());
-            assert!(inside(key, keys.count()) && inside(key, values.count()), "{key:?}");
+            assert!(
+                inside(query, queries.count()),
+                "{query:?} of {} rows",
+                queries.count()
+            );
+            assert!(
+                inside(key, keys.count()) && inside(key, values.count()),
+                "{key:?}"
+            );
             assert!(key.length <= self.scratch.keys_max, "{} keys", key.length);
         }
         let tiles = tile::functions(self.isa, T::PRECISION);
-        pool.run(self.sequences.queries.len() * self.shape.heads, &|task: Task| {
-            let index = task.index / self.shape.heads;
-            let head = Head {
-                job: self,
-                tiles,
-                projections,
-                queries: self.sequences.queries[index],
-                keys: self.sequences.keys[index],
-                column: task.index % self.shape.heads * self.shape.head_size,
-            };
-            let worker = self.scratch.workers[task.worker].lock();
-            head.compute(&mut worker.expect("no task panics while it holds the scratch"));
-        });
+        pool.run(
+            self.sequences.queries.len() * self.shape.heads,
+            &|task: Task| {
+                let index = task.index / self.shape.heads;
+                let head = Head {
+                    job: self,
+                    tiles,
+                    projections,
+                    queries: self.sequences.queries[index],
+                    keys: self.sequences.keys[index],
+                    column: task.index % self.shape.heads * self.shape.head_size,
+                };
+                let worker = self.scratch.workers[task.worker].lock();
+                head.compute(&mut worker.expect("no task panics while it holds the scratch"));
+            },
+        );
     }
 }
 
@@ -270,7 +307,8 @@ impl<T: Factor> Head<'_, T> {
         self.pack_values(&mut scratch.values);
         let tiles = self.queries.length.div_ceil(tile::rows_max(self.job.isa));
         for index in 0..tiles {
-            let rows = self.queries.length * index / tiles..self.queries.length * (index + 1) / tiles;
+            let rows =
+                self.queries.length * index / tiles..self.queries.length * (index + 1) / tiles;
             let first = self.queries.start + rows.start;
             let sums = self.score(scratch, first, rows.len());
             self.weigh(scratch, first, &sums[..rows.len()]);
@@ -296,7 +334,9 @@ impl<T: Factor> Head<'_, T> {
                         units[lane] = T::unit(numbers);
                     }
                 } else {
-                    packed.chunks_exact_mut(PANEL).for_each(|units| units[lane] = 0);
+                    packed
+                        .chunks_exact_mut(PANEL)
+                        .for_each(|units| units[lane] = 0);
                 }
             }
         }
@@ -304,7 +344,10 @@ impl<T: Factor> Head<'_, T> {
 
     /// Values as panels: 32 columns of the head side by side, unit after unit of keys.
     fn pack_values(&self, packed: &mut [i32]) {
-        let (size, groups) = (self.job.shape.head_size, self.keys.length.div_ceil(T::GROUP));
+        let (size, groups) = (
+            self.job.shape.head_size,
+            self.keys.length.div_ceil(T::GROUP),
+        );
         let row = |key: usize| {
             (key < self.keys.length).then(|| {
                 let row = self.projections.values.row(self.keys.start + key);

@@ -1,1 +1,82 @@
-//! To be filled by its owner.
+//! Sums of word, position and segment embeddings.
+
+use crate::matrix::{Rows, RowsMut, for_each_row};
+use crate::simd::{Operation, Simd};
+use crate::threads::Pool;
+
+/// The three tables, `[entries, E]` each.
+#[derive(Debug, Clone, Copy)]
+pub struct EmbeddingTables<'a> {
+    /// One row a word piece.
+    pub words: Rows<'a, f32>,
+    /// One row a position.
+    pub positions: Rows<'a, f32>,
+    /// One row a segment.
+    pub token_types: Rows<'a, f32>,
+}
+
+/// What a token looks up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Token {
+    /// Row of the words.
+    pub word: u32,
+    /// Row of the positions.
+    pub position: u32,
+    /// Row of the segments.
+    pub token_type: u32,
+}
+
+/// `out = (word + segment) + position` for each token, in this order of additions.
+///
+/// # Panics
+/// When shapes disagree or a token looks up a row that does not exist.
+pub fn embedding_sum(
+    pool: &Pool,
+    tables: &EmbeddingTables<'_>,
+    tokens: &[Token],
+    mut out: RowsMut<'_, f32>,
+) {
+    let columns = tables.words.columns();
+    assert!(tables.positions.columns() == columns && tables.token_types.columns() == columns);
+    assert_eq!(
+        (out.count(), out.columns()),
+        (tokens.len(), columns),
+        "output of another shape"
+    );
+    let out = out.share();
+    let isa = pool.isa();
+    for_each_row(pool, tokens.len(), &|index| {
+        let token = tokens[index];
+        isa.run(SumOfThree {
+            word: tables.words.row(token.word as usize),
+            token_type: tables.token_types.row(token.token_type as usize),
+            position: tables.positions.row(token.position as usize),
+            // SAFETY: each row is one task.
+            out: unsafe { out.row(index) },
+        });
+    });
+}
+
+struct SumOfThree<'a> {
+    word: &'a [f32],
+    token_type: &'a [f32],
+    position: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl Operation for SumOfThree<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let tables = self
+            .word
+            .chunks(S::LANES)
+            .zip(self.token_type.chunks(S::LANES));
+        let rows = tables.zip(self.position.chunks(S::LANES));
+        for (out, ((word, token_type), position)) in self.out.chunks_mut(S::LANES).zip(rows) {
+            let sum = s.add(s.load_part(word, 0.0), s.load_part(token_type, 0.0));
+            s.store_part(s.add(sum, s.load_part(position, 0.0)), out);
+        }
+    }
+}

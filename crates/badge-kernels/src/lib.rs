@@ -11,9 +11,9 @@
 )]
 
 pub mod activation;
-// pub mod attention;
+pub mod attention;
 pub mod embedding;
-// pub mod gemm;
+pub mod gemm;
 pub mod isa;
 pub mod layer_norm;
 pub mod matrix;

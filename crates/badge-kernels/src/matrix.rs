@@ -3,12 +3,14 @@
 use std::ops::Range;
 
 use crate::buffer::{Buffer, Zeroable};
+use crate::threads::{Pool, Task};
 
 /// Numbers that activations consist of.
 pub trait Element: private::Sealed {}
 impl<T: private::Sealed> Element for T {}
 
 mod private {
+    #[expect(private_bounds, reason = "outsiders neither name nor implement it")]
     pub trait Sealed: super::Zeroable {}
     impl Sealed for f32 {}
     impl Sealed for i32 {}
@@ -265,10 +267,50 @@ impl<T> SharedRows<T> {
         // SAFETY: the caller's promise.
         unsafe { self.part(row, 0..self.columns) }
     }
+}
 
-    pub(crate) fn columns(&self) -> usize {
-        self.columns
+/// A slice of which several threads write each its own elements.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SharedSlice<T> {
+    start: *mut T,
+    length: usize,
+}
+
+// SAFETY: access goes through `element`, whose callers promise different elements.
+unsafe impl<T: Send> Send for SharedSlice<T> {}
+// SAFETY: access goes through `element`, whose callers promise different elements.
+unsafe impl<T: Send> Sync for SharedSlice<T> {}
+
+impl<T> SharedSlice<T> {
+    pub(crate) fn new(slice: &mut [T]) -> Self {
+        Self {
+            start: slice.as_mut_ptr(),
+            length: slice.len(),
+        }
     }
+
+    /// One element.
+    ///
+    /// # Safety
+    /// The slice outlives the result, and nobody else uses this element while it is alive.
+    #[inline(always)]
+    pub(crate) unsafe fn element<'a>(&self, index: usize) -> &'a mut T {
+        assert!(index < self.length, "element {index} of {}", self.length);
+        // SAFETY: inside the slice by the assert; the rest is the caller's.
+        unsafe { &mut *self.start.add(index) }
+    }
+}
+
+/// Rows that a thread claims at once: a row of 768 takes about 0.2 µs, a claim that another core
+/// has just made about 0.1 µs.
+const ROWS_PER_TASK: usize = 8;
+
+/// Calls `work` with every row index below `count`, spread over the pool.
+pub(crate) fn for_each_row(pool: &Pool, count: usize, work: &(dyn Fn(usize) + Sync)) {
+    pool.run(count.div_ceil(ROWS_PER_TASK), &|task: Task| {
+        let first = task.index * ROWS_PER_TASK;
+        (first..count.min(first + ROWS_PER_TASK)).for_each(work);
+    });
 }
 
 #[cfg(test)]

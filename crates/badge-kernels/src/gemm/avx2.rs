@@ -2,6 +2,7 @@
 //!
 //! The list of features must match `Avx2::new` in `isa.rs`.
 
+#[allow(clippy::wildcard_imports, reason = "intrinsics carry their own prefix")]
 use std::arch::x86_64::*;
 
 use super::tile::{GROUP_BYTES, PANEL, TILE_ROWS, Tile, TileFunction, heights};
@@ -37,8 +38,16 @@ impl Dot for Bf16Dot {
         // SAFETY: the caller's promise.
         unsafe {
             let high = _mm256_set1_epi32(0xffff_0000_u32 as i32);
-            let even = F32Dot::dot(sums, _mm256_slli_epi32::<16>(row), _mm256_slli_epi32::<16>(panel));
-            F32Dot::dot(even, _mm256_and_si256(row, high), _mm256_and_si256(panel, high))
+            let even = F32Dot::dot(
+                sums,
+                _mm256_slli_epi32::<16>(row),
+                _mm256_slli_epi32::<16>(panel),
+            );
+            F32Dot::dot(
+                even,
+                _mm256_and_si256(row, high),
+                _mm256_and_si256(panel, high),
+            )
         }
     }
 }

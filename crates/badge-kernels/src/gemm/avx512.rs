@@ -3,6 +3,7 @@
 //! One text for all precisions: a [`Dot`] says how a unit of 32 bits of a row meets sixteen units of
 //! a panel. The lists of features must match `Avx512::new` in `isa.rs`.
 
+#[allow(clippy::wildcard_imports, reason = "intrinsics carry their own prefix")]
 use std::arch::x86_64::*;
 
 use super::tile::{GROUP_BYTES, PANEL, TILE_ROWS, Tile, TileFunction, heights};
@@ -38,8 +39,10 @@ impl Dot for Bf16Dot {
     unsafe fn dot(sums: __m512i, row: __m512i, panel: __m512i) -> __m512i {
         // SAFETY: the caller's promise; both types are 512 plain bits.
         unsafe {
-            let (row, panel): (__m512bh, __m512bh) =
-                (std::mem::transmute(row), std::mem::transmute(panel));
+            let (row, panel): (__m512bh, __m512bh) = (
+                std::mem::transmute::<__m512i, __m512bh>(row),
+                std::mem::transmute::<__m512i, __m512bh>(panel),
+            );
             _mm512_castps_si512(_mm512_dpbf16_ps(_mm512_castsi512_ps(sums), row, panel))
         }
     }
@@ -53,8 +56,16 @@ impl Dot for Bf16ByF32Dot {
         // SAFETY: the caller's promise.
         unsafe {
             let high = _mm512_set1_epi32(0xffff_0000_u32 as i32);
-            let even = F32Dot::dot(sums, _mm512_slli_epi32::<16>(row), _mm512_slli_epi32::<16>(panel));
-            F32Dot::dot(even, _mm512_and_si512(row, high), _mm512_and_si512(panel, high))
+            let even = F32Dot::dot(
+                sums,
+                _mm512_slli_epi32::<16>(row),
+                _mm512_slli_epi32::<16>(panel),
+            );
+            F32Dot::dot(
+                even,
+                _mm512_and_si512(row, high),
+                _mm512_and_si512(panel, high),
+            )
         }
     }
 }

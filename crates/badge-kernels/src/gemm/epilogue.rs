@@ -122,7 +122,12 @@ impl<S: Simd> Writer<'_, S> {
         let columns = start..start + lanes;
         let mut y = match finish.sums {
             Sums::Floats => simd.load_part(&finish.buffer.floats(row)[columns.clone()], 0.0),
-            Sums::Integers { scales, sums, row_scales, zero_points } => {
+            Sums::Integers {
+                scales,
+                sums,
+                row_scales,
+                zero_points,
+            } => {
                 let integers = &finish.buffer.integers(row)[columns.clone()];
                 let sums = &sums[columns.clone()];
                 let whole = simd.without_zero_point(integers, sums, zero_points[row]);

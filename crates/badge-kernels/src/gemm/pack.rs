@@ -40,14 +40,20 @@ impl PackedMatrix {
     /// # Panics
     /// When the length is not `outputs * inputs`.
     pub fn pack(weights: &[f32], outputs: usize, inputs: usize, precision: Precision) -> Self {
-        assert_eq!(weights.len(), outputs * inputs, "{outputs} x {inputs} weights");
+        assert_eq!(
+            weights.len(),
+            outputs * inputs,
+            "{outputs} x {inputs} weights"
+        );
         let shape = Shape {
             outputs,
             inputs,
             group: precision.group(),
         };
         let panels = match precision {
-            Precision::F32 => Panels::F32(shape.pack(|output, input| weights[output * inputs + input])),
+            Precision::F32 => {
+                Panels::F32(shape.pack(|output, input| weights[output * inputs + input]))
+            }
             Precision::Bf16 => Panels::Bf16(
                 shape.pack(|output, input| bf16::from_f32(weights[output * inputs + input])),
             ),
@@ -84,9 +90,11 @@ impl PackedMatrix {
         match &self.panels {
             Panels::F32(panels) => panels.bytes(),
             Panels::Bf16(panels) => panels.bytes(),
-            Panels::Int8 { values, scales, sums } => {
-                values.bytes() + size_of_val(&scales[..]) + size_of_val(&sums[..])
-            }
+            Panels::Int8 {
+                values,
+                scales,
+                sums,
+            } => values.bytes() + size_of_val(&scales[..]) + size_of_val(&sums[..]),
         }
     }
 
@@ -173,7 +181,11 @@ fn pack_int8(weights: &[f32], shape: Shape) -> Panels {
         scaled.round_ties_even().clamp(-127.0, 127.0) as i8
     };
     let sums = (0..shape.outputs)
-        .map(|output| (0..shape.inputs).map(|input| i32::from(value(output, input))).sum())
+        .map(|output| {
+            (0..shape.inputs)
+                .map(|input| i32::from(value(output, input)))
+                .sum()
+        })
         .collect();
     Panels::Int8 {
         values: shape.pack(value),
@@ -194,9 +206,15 @@ mod tests {
         let Panels::Bf16(numbers) = packed.content() else {
             panic!("packed as bf16")
         };
-        assert_eq!((packed.panels(), packed.groups(), numbers.len()), (2, 2, 256));
+        assert_eq!(
+            (packed.panels(), packed.groups(), numbers.len()),
+            (2, 2, 256)
+        );
         let number = |i: usize| numbers[i].to_f32();
-        assert_eq!([number(0), number(1), number(2), number(3)], [0.0, 1.0, 10.0, 11.0]);
+        assert_eq!(
+            [number(0), number(1), number(2), number(3)],
+            [0.0, 1.0, 10.0, 11.0]
+        );
         assert_eq!([number(64), number(65)], [2.0, 0.0]);
         assert_eq!([number(128), number(129), number(130)], [320.0, 321.0, 0.0]);
     }
@@ -204,7 +222,12 @@ mod tests {
     #[test]
     fn int8_weights_use_the_whole_range_of_each_output() {
         let packed = PackedMatrix::pack(&[1.0, -2.0, 0.5, 0.0, 0.0, 0.0], 2, 3, Precision::Int8);
-        let Panels::Int8 { values, scales, sums } = packed.content() else {
+        let Panels::Int8 {
+            values,
+            scales,
+            sums,
+        } = packed.content()
+        else {
             panic!("packed as int8")
         };
         assert_eq!(values[..4], [64, -127, 32, 0]);

@@ -30,7 +30,8 @@ impl Dot for Bf16Dot {
 
     #[inline(always)]
     fn dot(sum: f32, row: [u8; 4], panel: [u8; 4]) -> f32 {
-        let number = |unit: [u8; 4], at: usize| bf16::from_ne_bytes([unit[at], unit[at + 1]]).to_f32();
+        let number =
+            |unit: [u8; 4], at: usize| bf16::from_ne_bytes([unit[at], unit[at + 1]]).to_f32();
         let even = sum + number(row, 0) * number(panel, 0);
         even + number(row, 2) * number(panel, 2)
     }

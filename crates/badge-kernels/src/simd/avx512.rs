@@ -1,5 +1,6 @@
 //! Vectors of sixteen lanes.
 
+#[allow(clippy::wildcard_imports, reason = "intrinsics carry their own prefix")]
 use std::arch::x86_64::*;
 
 use half::bf16;
