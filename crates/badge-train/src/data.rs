@@ -1,12 +1,13 @@
 //! A split as the model takes it: token ids and targets.
 
+use badge_core::config::BackboneConfig;
 use badge_tasks::batch::{Batch, evaluation_batches};
 use badge_tasks::hash::ContentHasher;
 use badge_tasks::{Encoding, Split, Target, Tokenizer};
 
 use crate::error::{Error, Result};
 use crate::framework::Device;
-use crate::model::{ModelInput, MultiExitModel};
+use crate::model::{ModelInput, check_ids};
 
 /// Token ids and targets of every row of a split.
 #[derive(Debug)]
@@ -91,11 +92,11 @@ impl EncodedSplit {
         evaluation_batches(&self.lengths, batch_size)
     }
 
-    /// Refuses a split that the model cannot take, before any time is spent.
+    /// Refuses a split that a model on this backbone cannot take, before any time is spent.
     ///
     /// # Errors
     /// When it is empty, or an id lies outside the model's tables.
-    pub fn check(&self, model: &MultiExitModel, name: &'static str) -> Result<()> {
+    pub fn check(&self, backbone: &BackboneConfig, name: &'static str) -> Result<()> {
         if self.is_empty() {
             let problem = "holds no rows; at least one is needed".to_owned();
             return Err(Error::Setting {
@@ -104,13 +105,9 @@ impl EncodedSplit {
             });
         }
         for encoding in &self.encodings {
-            let input = ModelInput::new(
-                &encoding.ids,
-                &encoding.type_ids,
-                &[encoding.len()],
-                &Device::Cpu,
-            )?;
-            input.check(&model.config().backbone)?;
+            let max = |ids: &[u32]| ids.iter().copied().max().unwrap_or(0);
+            let maxima = (max(&encoding.ids), max(&encoding.type_ids));
+            check_ids(encoding.len(), maxima, backbone)?;
         }
         Ok(())
     }

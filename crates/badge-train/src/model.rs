@@ -11,4 +11,5 @@ mod linear;
 mod multi_exit;
 
 pub use input::ModelInput;
+pub(crate) use input::check_ids;
 pub use multi_exit::{Forward, Mode, MultiExitModel};

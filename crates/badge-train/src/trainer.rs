@@ -176,8 +176,8 @@ impl<'a> Trainer<'a> {
         observers: Vec<&'a mut dyn Observer>,
     ) -> Result<Self> {
         config.check()?;
-        data.train.check(model, "train split")?;
-        data.dev.check(model, "dev split")?;
+        data.train.check(&model.config().backbone, "train split")?;
+        data.dev.check(&model.config().backbone, "dev split")?;
         let curriculum = config.curriculum.iter().flatten().sum::<usize>();
         if curriculum > data.train.len() {
             let problem = format!("asks for {curriculum} rows of {}", data.train.len());

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use badge_core::config::BackboneConfig;
+
 use crate::error::{Error, Result};
 use crate::framework::{Device, Tensor};
 
@@ -56,29 +58,38 @@ impl ModelInput {
     }
 
     /// Refuses ids that the tables do not hold.
-    pub(crate) fn check(&self, config: &badge_core::config::BackboneConfig) -> Result<()> {
-        if self.tokens() > config.positions {
-            return Err(Error::TooLong {
-                tokens: self.tokens(),
-                positions: config.positions,
-            });
-        }
-        if self.id_max as usize >= config.vocabulary {
-            return Err(Error::TokenId {
-                id: self.id_max,
-                vocabulary: config.vocabulary,
-            });
-        }
-        if self.type_id_max as usize >= config.token_types {
-            return Err(Error::Setting {
-                setting: "type_vocab_size",
-                problem: format!(
-                    "the tokeniser gave segment id {}, but the backbone has {}; \
-                     this backbone takes single texts only",
-                    self.type_id_max, config.token_types
-                ),
-            });
-        }
-        Ok(())
+    pub(crate) fn check(&self, config: &BackboneConfig) -> Result<()> {
+        check_ids(self.tokens(), (self.id_max, self.type_id_max), config)
     }
+}
+
+/// Refuses a row of so many tokens, or ids up to these, that the tables do not hold.
+pub(crate) fn check_ids(
+    tokens: usize,
+    (id_max, type_id_max): (u32, u32),
+    config: &BackboneConfig,
+) -> Result<()> {
+    if tokens > config.positions {
+        return Err(Error::TooLong {
+            tokens,
+            positions: config.positions,
+        });
+    }
+    if id_max as usize >= config.vocabulary {
+        return Err(Error::TokenId {
+            id: id_max,
+            vocabulary: config.vocabulary,
+        });
+    }
+    if type_id_max as usize >= config.token_types {
+        return Err(Error::Setting {
+            setting: "type_vocab_size",
+            problem: format!(
+                "the tokeniser gave segment id {type_id_max}, but the backbone has {}; \
+                 this backbone takes single texts only",
+                config.token_types
+            ),
+        });
+    }
+    Ok(())
 }

@@ -105,7 +105,7 @@ pub(crate) fn run(args: &EvalArgs, session: Session) -> Result<Verdict> {
     check_labels(&labels, &data.task.label_space)?;
     let max_length = sources::max_length(model.config(), args.max_length);
     let encoded = EncodedSplit::new(split, &tokenizer, max_length)?;
-    encoded.check(&model, "--split")?;
+    encoded.check(&model.config().backbone, "--split")?;
     let metric = data.task.metric;
     let subject = Subject {
         model: &model,

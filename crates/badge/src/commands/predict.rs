@@ -163,7 +163,7 @@ impl Predictor {
             .encode_all(examples, max_length)
             .context("the input cannot be tokenised")?;
         let encoded = EncodedSplit::from_encodings(encodings, Vec::new(), self.tokenizer.pad_id());
-        encoded.check(&self.model, "the input")?;
+        encoded.check(&self.model.config().backbone, "the input")?;
         Ok(encoded)
     }
 
