@@ -193,12 +193,24 @@ pub fn gemm(
 ) {
     let (m, n, k) = (input.count(), weights.outputs(), weights.inputs());
     let precision = weights.precision();
-    assert_eq!(input.precision(), precision, "activations and weights differ");
+    assert_eq!(
+        input.precision(),
+        precision,
+        "activations and weights differ"
+    );
     let padded = k.next_multiple_of(precision.group());
-    assert!(input.fits(k, padded), "rows of other than {k} inputs, or cut from wider ones");
-    assert!(epilogue.bias.is_none_or(|bias| bias.len() == n), "bias of {n}");
     assert!(
-        epilogue.residual.is_none_or(|r| r.count() == m && r.columns() == n),
+        input.fits(k, padded),
+        "rows of other than {k} inputs, or cut from wider ones"
+    );
+    assert!(
+        epilogue.bias.is_none_or(|bias| bias.len() == n),
+        "bias of {n}"
+    );
+    assert!(
+        epilogue
+            .residual
+            .is_none_or(|r| r.count() == m && r.columns() == n),
         "residual of {m} x {n}"
     );
     let destination = match &mut output {
@@ -214,7 +226,12 @@ pub fn gemm(
         tiles: tile::functions(pool.isa(), precision),
         rows_max: tile::rows_max(pool.isa()),
     };
-    let parts = Parts::of(m, padded * size_of::<f32>() / precision.group(), weights.panels(), pool);
+    let parts = Parts::of(
+        m,
+        padded * size_of::<f32>() / precision.group(),
+        weights.panels(),
+        pool,
+    );
     pool.run(parts.count(), &|task: Task| {
         // SAFETY: `parts` splits rows and panels into disjoint parts, one a task.
         unsafe { product.compute(&parts.rows(task.index), &parts.panels(task.index)) }
@@ -223,7 +240,11 @@ pub fn gemm(
 
 /// The rows to write, checked to be `m` x `n`.
 fn checked<T>(rows: &mut RowsMut<'_, T>, m: usize, n: usize) -> SharedRows<T> {
-    assert_eq!((rows.count(), rows.columns()), (m, n), "output of another shape");
+    assert_eq!(
+        (rows.count(), rows.columns()),
+        (m, n),
+        "output of another shape"
+    );
     rows.share()
 }
 
@@ -248,7 +269,11 @@ impl Parts {
     fn of(rows: usize, row_bytes: usize, panels: usize, pool: &Pool) -> Self {
         let rows_in_cache = (ROWS_IN_CACHE / row_bytes.max(1)).max(TILE_ROWS);
         let threads = pool.threads();
-        let wanted = if threads == 1 { 1 } else { threads * PARTS_PER_THREAD };
+        let wanted = if threads == 1 {
+            1
+        } else {
+            threads * PARTS_PER_THREAD
+        };
         let row_parts = rows.div_ceil(rows_in_cache);
         // The first row parts alone may feed all threads; each then reads all panels once.
         Self {
