@@ -103,10 +103,18 @@ impl<T: Element> Matrix<T> {
     /// # Panics
     /// When there are fewer.
     pub fn rows(&self, count: usize) -> Rows<'_, T> {
-        assert!(count <= self.rows, "{count} rows of {}", self.rows);
+        self.rows_in(0..count)
+    }
+
+    /// The rows of a range.
+    ///
+    /// # Panics
+    /// When it ends beyond the last row.
+    pub fn rows_in(&self, range: Range<usize>) -> Rows<'_, T> {
+        assert!(range.end <= self.rows, "rows {range:?} of {}", self.rows);
         Rows {
-            elements: &self.elements[..count * self.stride],
-            rows: count,
+            elements: &self.elements[range.start * self.stride..range.end * self.stride],
+            rows: range.len(),
             columns: self.columns,
             stride: self.stride,
             padded: true,
@@ -118,10 +126,18 @@ impl<T: Element> Matrix<T> {
     /// # Panics
     /// When there are fewer.
     pub fn rows_mut(&mut self, count: usize) -> RowsMut<'_, T> {
-        assert!(count <= self.rows, "{count} rows of {}", self.rows);
+        self.rows_in_mut(0..count)
+    }
+
+    /// The rows of a range, to write.
+    ///
+    /// # Panics
+    /// When it ends beyond the last row.
+    pub fn rows_in_mut(&mut self, range: Range<usize>) -> RowsMut<'_, T> {
+        assert!(range.end <= self.rows, "rows {range:?} of {}", self.rows);
         RowsMut {
-            elements: &mut self.elements[..count * self.stride],
-            rows: count,
+            elements: &mut self.elements[range.start * self.stride..range.end * self.stride],
+            rows: range.len(),
             columns: self.columns,
             stride: self.stride,
         }

@@ -4,6 +4,8 @@
 //! moment of use (dynamic quantisation). Only operations that IEEE 754 rounds the same way
 //! everywhere are used, so the bytes are identical on every instruction set.
 
+use std::ops::Range;
+
 use half::bf16;
 
 use crate::matrix::{Matrix, Rows, RowsMut, SharedRows, SharedSlice, for_each_row};
@@ -66,10 +68,15 @@ impl QuantisedMatrix {
 
     /// The first `count` rows, to write.
     pub fn rows_mut(&mut self, count: usize) -> QuantisedRowsMut<'_> {
+        self.rows_in_mut(0..count)
+    }
+
+    /// The rows of a range, to write.
+    pub fn rows_in_mut(&mut self, range: Range<usize>) -> QuantisedRowsMut<'_> {
         QuantisedRowsMut {
-            values: self.values.rows_mut(count),
-            scales: &mut self.scales[..count],
-            zero_points: &mut self.zero_points[..count],
+            values: self.values.rows_in_mut(range.clone()),
+            scales: &mut self.scales[range.clone()],
+            zero_points: &mut self.zero_points[range],
         }
     }
 
