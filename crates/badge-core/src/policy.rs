@@ -30,6 +30,17 @@ pub enum Decision {
     Exit,
 }
 
+/// What may become of a sample at an exit, as far as the policy alone can tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outlook {
+    /// It goes on, whatever this exit says.
+    Never,
+    /// It leaves or goes on; the answers decide.
+    Possible,
+    /// It leaves here, if it has not left before.
+    Certain,
+}
+
 /// A policy that fits a model: its parameters, the model's exits and the kind of their answers.
 ///
 /// It is immutable and shared; all that belongs to one sample is in a [`PolicyState`]. Whatever
@@ -121,6 +132,26 @@ impl Policy {
                 PolicySpec::Fixed(rule) => depth == rule.depth(),
                 PolicySpec::Dge(_) => true,
             }
+    }
+
+    /// Whether a sample that has come as far as `depth` may leave there.
+    ///
+    /// Where the outlook is certain, the block needs to compute what its exit reads and no more.
+    /// Depths without an exit, and exits beyond the one where all have left, have no outlook.
+    pub fn outlook(&self, depth: Depth) -> Outlook {
+        let Some(earlier) = self.position(depth) else {
+            return Outlook::Never;
+        };
+        if depth == self.plan.deepest() {
+            return Outlook::Certain;
+        }
+        match &self.spec {
+            PolicySpec::Full => Outlook::Never,
+            PolicySpec::Fixed(rule) if depth == rule.depth() => Outlook::Certain,
+            PolicySpec::Fixed(_) => Outlook::Never,
+            PolicySpec::Dge(rule) if rule.may_agree_with(earlier) => Outlook::Possible,
+            PolicySpec::Dge(_) => Outlook::Never,
+        }
     }
 
     /// Takes note of what the exit at `depth` says and decides.

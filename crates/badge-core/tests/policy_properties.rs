@@ -6,7 +6,7 @@ use badge_core::distribution::{Prediction, PredictionKind};
 use badge_core::divergence::Divergence;
 use badge_core::exit::{Depth, ExitPlan};
 use badge_core::policy::{
-    Decision, DivergenceBased, FixedDepth, Policy, PolicySpec, PolicyState, Window, replay,
+    Decision, DivergenceBased, FixedDepth, Outlook, Policy, PolicySpec, PolicyState, Window, replay,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -321,6 +321,30 @@ proptest! {
     }
 
     #[test]
+    fn no_decision_contradicts_the_outlook(
+        sample in sample(), tau in 0.1f64..20.0, t in 1usize..5, window in window(), fixed in 1usize..14,
+    ) {
+        let plan = ExitPlan::every_block(sample.exits());
+        let fixed = FixedDepth::new(fixed.min(sample.exits())).unwrap();
+        let dge = dge(tau, t).with_window(window);
+        for spec in [PolicySpec::Full, fixed.into(), dge.into()] {
+            let policy = spec.build(&plan, sample.kind).unwrap();
+            let mut state = policy.start();
+            for (depth, output) in plan.depths().iter().zip(&sample.outputs()) {
+                let decision = policy.observe(&mut state, *depth, output);
+                match policy.outlook(*depth) {
+                    Outlook::Never => prop_assert_eq!(decision, Decision::Continue),
+                    Outlook::Possible => {}
+                    Outlook::Certain => prop_assert_eq!(decision, Decision::Exit),
+                }
+                if decision == Decision::Exit {
+                    break;
+                }
+            }
+        }
+    }
+
+    #[test]
     fn a_fixed_depth_exits_there_and_needs_no_other_exit(sample in sample(), wish in 1usize..14) {
         let depth = wish.min(sample.exits());
         let spec = PolicySpec::from(FixedDepth::new(depth).unwrap());
@@ -452,6 +476,30 @@ fn a_policy_says_why_it_exits() {
         ]
     );
     assert_eq!(reasons("full", &outputs)[5], "the deepest exit");
+}
+
+#[test]
+fn the_outlook_is_as_sharp_as_the_rule_allows() {
+    let plan = ExitPlan::new(vec![2, 3, 5, 6, 8], 8).unwrap();
+    let outlook = |spec: &str| -> String {
+        let policy = spec
+            .parse::<PolicySpec>()
+            .unwrap()
+            .build(&plan, BINARY)
+            .unwrap();
+        let letter = |depth| match policy.outlook(Depth(depth)) {
+            Outlook::Never => '-',
+            Outlook::Possible => '?',
+            Outlook::Certain => '!',
+        };
+        (1..=8).map(letter).collect()
+    };
+    assert_eq!(outlook("full"), "-------!");
+    assert_eq!(outlook("fixed:5"), "----!--!");
+    assert_eq!(outlook("dge:tau=0.3,t=1"), "--?-??-!");
+    assert_eq!(outlook("dge:tau=0.3,t=3"), "-----?-!");
+    assert_eq!(outlook("dge:tau=0.3,t=2,window=2"), "----??-!");
+    assert_eq!(outlook("dge:tau=0.3,t=2,window=adjacent"), "-------!");
 }
 
 #[test]

@@ -126,6 +126,11 @@ impl DivergenceBased {
         Ok(policy)
     }
 
+    /// Whether the count can be reached at an exit before which `earlier` ones were evaluated.
+    pub(super) fn may_agree_with(&self, earlier: usize) -> bool {
+        self.window.size(earlier) >= self.t.get()
+    }
+
     /// Compares `prediction` with the earlier exits, then remembers it: is the count reached?
     pub(super) fn agrees(
         &self,
