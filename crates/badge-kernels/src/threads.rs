@@ -24,8 +24,8 @@ const SPIN: Duration = Duration::from_micros(if cfg!(miri) { 1 } else { 200 });
 /// Looks at the job between two looks at the clock: 1 to 10 microseconds, by processor.
 const LOOKS_PER_CLOCK: u32 = if cfg!(miri) { 2 } else { 128 };
 
-/// Looks at the last tasks of others before the caller offers its core to others at each look.
-/// With more threads than cores, one of these tasks may wait for that very core.
+/// Looks at what other threads are about to do before the core is offered to them at each look.
+/// With more threads than cores, one of them may wait for that very core.
 const LOOKS_BEFORE_YIELD: u32 = if cfg!(miri) { 2 } else { 4096 };
 
 /// A task of a job, and who runs it.
@@ -217,16 +217,17 @@ impl Shared {
             self.perform(task, tasks - unclaimed, 0);
             own += 1;
         }
-        self.join(tasks - own);
+        // What the tasks of others wrote is acquired here.
+        wait_until(|| self.finished.0.load(Ordering::Acquire) == tasks - own);
     }
 
-    /// Offers all tasks but the first, and wakes sleepers for them. `fork` joins afterwards.
+    /// Offers all tasks but the first, and wakes sleepers for them.
     fn publish(&self, tasks: usize, task: &(dyn Fn(Task) + Sync)) {
         let unclaimed = isize::try_from(tasks - 1).expect("tasks can be counted");
         // SAFETY: only the lifetime changes. The pointer is followed by threads with a claimed task
-        // alone, and `fork` returns after `join` has seen them all finish: until then `task` lives.
+        // alone, and `fork` returns once it has seen them all finish: until then `task` lives.
         let task: &'static (dyn Fn(Task) + Sync) = unsafe { std::mem::transmute(task) };
-        // SAFETY: the caller holds the turn and every former task has been joined, so no thread
+        // SAFETY: the caller holds the turn and has joined every former task, so no thread
         // has a claimed task, which alone entitles to read the job.
         unsafe { *self.board.0.job.get() = Job { task, tasks } };
         self.finished.0.store(0, Ordering::Relaxed);
@@ -272,19 +273,6 @@ impl Shared {
         }
     }
 
-    /// Waits until `others` tasks that other threads have claimed are finished.
-    fn join(&self, others: usize) {
-        let mut looks = 0;
-        while self.finished.0.load(Ordering::Acquire) < others {
-            if looks < LOOKS_BEFORE_YIELD {
-                looks += 1;
-                std::hint::spin_loop();
-            } else {
-                thread::yield_now();
-            }
-        }
-    }
-
     /// The life of one of the pool's threads.
     fn serve(&self, worker: usize) {
         // Lives as long as the thread: all it ever runs is tasks.
@@ -303,7 +291,7 @@ impl Shared {
             // SAFETY: a task is claimed, so the job stays as it is until that task is finished; the
             // acquiring count-down has seen the job's release.
             let job = unsafe { *self.board.0.job.get() };
-            // SAFETY: the lender waits in `join` until this task is finished.
+            // SAFETY: the lender stays in `fork` until this task is finished.
             let task = unsafe { &*job.task };
             self.perform(task, job.tasks - unclaimed, worker);
             // Releases what the task wrote; the last use of what the lender lent is above.
@@ -350,6 +338,19 @@ impl Shared {
         let _bed = lock(&self.bed);
         self.board.0.stopping.store(true, Ordering::SeqCst);
         self.bell.notify_all();
+    }
+}
+
+/// Waits for other threads to make `ready` true, which takes them a moment.
+pub(crate) fn wait_until(ready: impl Fn() -> bool) {
+    let mut looks = 0;
+    while !ready() {
+        if looks < LOOKS_BEFORE_YIELD {
+            looks += 1;
+            std::hint::spin_loop();
+        } else {
+            thread::yield_now();
+        }
     }
 }
 
