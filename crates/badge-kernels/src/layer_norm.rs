@@ -52,6 +52,21 @@ impl LayerNorm {
         Self { weight, bias, eps }
     }
 
+    /// `w`
+    pub fn weight(&self) -> &[f32] {
+        &self.weight
+    }
+
+    /// `b`
+    pub fn bias(&self) -> &[f32] {
+        &self.bias
+    }
+
+    /// `ε`
+    pub fn eps(&self) -> f32 {
+        self.eps
+    }
+
     /// Elements of a row, `D`.
     pub fn columns(&self) -> usize {
         self.weight.len()
