@@ -252,9 +252,11 @@ fn checked<T>(rows: &mut RowsMut<'_, T>, m: usize, n: usize) -> SharedRows<T> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Parts {
     rows: usize,
-    row_parts: usize,
+    /// Parts that the rows are cut into.
+    down: usize,
     panels: usize,
-    panel_parts: usize,
+    /// Parts that the panels are cut into.
+    across: usize,
 }
 
 /// Bytes of activations that stay in a core's second-level cache beside the panel in use: half of
@@ -274,29 +276,28 @@ impl Parts {
         } else {
             threads * PARTS_PER_THREAD
         };
-        let row_parts = rows.div_ceil(rows_in_cache);
-        // The first row parts alone may feed all threads; each then reads all panels once.
+        let down = rows.div_ceil(rows_in_cache);
         Self {
             rows,
-            row_parts,
+            down,
             panels,
-            panel_parts: wanted.min(panels),
+            across: wanted.min(panels),
         }
     }
 
     fn count(&self) -> usize {
-        self.row_parts * self.panel_parts
+        self.down * self.across
     }
 
     fn rows(&self, task: usize) -> std::ops::Range<usize> {
         // Whole tiles, so that no part ends in a low one.
         let tiles = self.rows.div_ceil(TILE_ROWS);
-        let part = share(tiles, self.row_parts, task / self.panel_parts);
+        let part = share(tiles, self.down, task / self.across);
         part.start * TILE_ROWS..(part.end * TILE_ROWS).min(self.rows)
     }
 
     fn panels(&self, task: usize) -> std::ops::Range<usize> {
-        share(self.panels, self.panel_parts, task % self.panel_parts)
+        share(self.panels, self.across, task % self.across)
     }
 }
 
