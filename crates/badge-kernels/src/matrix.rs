@@ -36,7 +36,7 @@ pub struct Matrix<T: Element> {
 #[derive(Debug, Clone, Copy)]
 pub struct Rows<'a, T> {
     elements: &'a [T],
-    rows: usize,
+    count: usize,
     columns: usize,
     stride: usize,
     /// Whether what follows a row's end is padding, which is zero.
@@ -47,7 +47,7 @@ pub struct Rows<'a, T> {
 #[derive(Debug)]
 pub struct RowsMut<'a, T> {
     elements: &'a mut [T],
-    rows: usize,
+    count: usize,
     columns: usize,
     stride: usize,
 }
@@ -114,7 +114,7 @@ impl<T: Element> Matrix<T> {
         assert!(range.end <= self.rows, "rows {range:?} of {}", self.rows);
         Rows {
             elements: &self.elements[range.start * self.stride..range.end * self.stride],
-            rows: range.len(),
+            count: range.len(),
             columns: self.columns,
             stride: self.stride,
             padded: true,
@@ -137,7 +137,7 @@ impl<T: Element> Matrix<T> {
         assert!(range.end <= self.rows, "rows {range:?} of {}", self.rows);
         RowsMut {
             elements: &mut self.elements[range.start * self.stride..range.end * self.stride],
-            rows: range.len(),
+            count: range.len(),
             columns: self.columns,
             stride: self.stride,
         }
@@ -157,7 +157,7 @@ impl<T: Element> Matrix<T> {
 impl<'a, T> Rows<'a, T> {
     /// Number of rows.
     pub fn count(&self) -> usize {
-        self.rows
+        self.count
     }
 
     /// Elements of a row.
@@ -170,7 +170,7 @@ impl<'a, T> Rows<'a, T> {
     /// # Panics
     /// When there is none with this index.
     pub fn row(&self, index: usize) -> &'a [T] {
-        assert!(index < self.rows, "row {index} of {}", self.rows);
+        assert!(index < self.count, "row {index} of {}", self.count);
         &self.elements[index * self.stride..][..self.columns]
     }
 
@@ -182,7 +182,7 @@ impl<'a, T> Rows<'a, T> {
         assert!(columns.start <= columns.end && columns.end <= self.columns);
         Self {
             elements: self.elements.get(columns.start..).unwrap_or_default(),
-            rows: self.rows,
+            count: self.count,
             columns: columns.len(),
             stride: self.stride,
             padded: self.padded && columns.end == self.columns,
@@ -206,7 +206,7 @@ impl<'a, T> Rows<'a, T> {
 impl<T> RowsMut<'_, T> {
     /// Number of rows.
     pub fn count(&self) -> usize {
-        self.rows
+        self.count
     }
 
     /// Elements of a row.
@@ -219,7 +219,7 @@ impl<T> RowsMut<'_, T> {
     /// # Panics
     /// When there is none with this index.
     pub fn row_mut(&mut self, index: usize) -> &mut [T] {
-        assert!(index < self.rows, "row {index} of {}", self.rows);
+        assert!(index < self.count, "row {index} of {}", self.count);
         &mut self.elements[index * self.stride..][..self.columns]
     }
 
@@ -227,7 +227,7 @@ impl<T> RowsMut<'_, T> {
     pub fn reborrow(&mut self) -> RowsMut<'_, T> {
         RowsMut {
             elements: self.elements,
-            rows: self.rows,
+            count: self.count,
             columns: self.columns,
             stride: self.stride,
         }
@@ -238,7 +238,7 @@ impl<T> RowsMut<'_, T> {
         SharedRows {
             start: self.elements.as_mut_ptr(),
             length: self.elements.len(),
-            rows: self.rows,
+            count: self.count,
             columns: self.columns,
             stride: self.stride,
         }
@@ -250,7 +250,7 @@ impl<T> RowsMut<'_, T> {
 pub(crate) struct SharedRows<T> {
     start: *mut T,
     length: usize,
-    rows: usize,
+    count: usize,
     columns: usize,
     stride: usize,
 }
@@ -267,7 +267,7 @@ impl<T> SharedRows<T> {
     /// The rows outlive the result, and no other part that is alive overlaps this one.
     #[inline(always)]
     pub(crate) unsafe fn part<'a>(&self, row: usize, columns: Range<usize>) -> &'a mut [T] {
-        assert!(row < self.rows && columns.start <= columns.end && columns.end <= self.columns);
+        assert!(row < self.count && columns.start <= columns.end && columns.end <= self.columns);
         let offset = row * self.stride + columns.start;
         debug_assert!(offset + columns.len() <= self.length);
         // SAFETY: `row` and `columns` lie inside the rows by the assert; the rest is the caller's.
