@@ -79,6 +79,9 @@ pub struct BackboneConfig {
     pub pad_token: u32,
 }
 
+/// Layers in all blocks together; no real model has a tenth of them.
+const LAYERS_MAX: usize = 4096;
+
 impl BackboneConfig {
     pub(super) fn from_keys(keys: &Keys) -> Result<Self> {
         let family = family(keys)?;
@@ -147,6 +150,14 @@ impl BackboneConfig {
                 "num_hidden_layers",
                 "more than 1024 blocks".to_owned(),
             ));
+        }
+        // Every layer has tensors by name, in the file or not.
+        if self.blocks * self.inner_layers > LAYERS_MAX {
+            let problem = format!(
+                "{} layers in each of {} blocks are more than {LAYERS_MAX}",
+                self.inner_layers, self.blocks
+            );
+            return Err(Keys::wrong("inner_group_num", problem));
         }
         if self.groups > self.blocks {
             let problem = format!("{} groups for {} blocks", self.groups, self.blocks);

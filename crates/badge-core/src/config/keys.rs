@@ -13,6 +13,9 @@ pub(crate) struct Keys<'a> {
 /// A size that no real model reaches; larger ones are typing errors or attacks on memory.
 const SIZE_MAX: u64 = 1 << 24;
 
+/// Labels that have no names. Each costs memory though the file holds but their number.
+const ANONYMOUS_LABELS_MAX: usize = 1 << 16;
+
 impl<'a> Keys<'a> {
     pub(crate) fn new(object: &'a Map<String, Value>) -> Self {
         Self { object }
@@ -91,6 +94,10 @@ impl<'a> Keys<'a> {
     pub(crate) fn labels(&self) -> Result<Vec<String>> {
         let Some(value) = self.present("id2label") else {
             let count = self.size("num_labels", Some(2))?;
+            if count > ANONYMOUS_LABELS_MAX {
+                let problem = format!("{count} labels must be named in id2label");
+                return Err(Self::wrong("num_labels", problem));
+            }
             return Ok((0..count).map(|i| format!("LABEL_{i}")).collect());
         };
         let Some(map) = value.as_object().filter(|map| !map.is_empty()) else {
