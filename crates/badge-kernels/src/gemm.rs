@@ -36,7 +36,7 @@ pub use pack::PackedMatrix;
 use pack::Panels;
 
 use epilogue::{Destination, Finish, Sums};
-use tile::{PANEL, TILE_ROWS, Tile, TileFunction};
+use tile::{PANEL, TILE_ROWS, Tile, TileFunction, WIDE};
 
 /// The numbers that a product multiplies; sums are f32, of int8 exact 32-bit integers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -224,6 +224,7 @@ pub fn gemm(
         destination,
         isa: pool.isa(),
         tiles: tile::functions(pool.isa(), precision),
+        wide: tile::wide(pool.isa(), precision),
         rows_max: tile::rows_max(pool.isa()),
     };
     let parts = Parts::of(
@@ -306,6 +307,15 @@ fn share(total: usize, parts: usize, index: usize) -> std::ops::Range<usize> {
     total * index / parts..total * (index + 1) / parts
 }
 
+/// A tile whose sums are in the buffer.
+struct Done {
+    /// Rows of the output.
+    rows: std::ops::Range<usize>,
+    panel: usize,
+    /// The row of the buffer that holds the first row's sums.
+    first: usize,
+}
+
 /// One product under way.
 struct Product<'a> {
     input: Input<'a>,
@@ -314,6 +324,7 @@ struct Product<'a> {
     destination: Destination,
     isa: Isa,
     tiles: &'static [TileFunction; TILE_ROWS],
+    wide: Option<TileFunction>,
     rows_max: usize,
 }
 
@@ -326,31 +337,59 @@ impl Product<'_> {
     /// # Safety
     /// No other thread writes these rows and panels at the same time.
     unsafe fn compute(&self, rows: &std::ops::Range<usize>, panels: &std::ops::Range<usize>) {
-        let (start, stride) = self.input.address();
-        let groups = self.weights.groups();
-        let tiles = rows.len().div_ceil(self.rows_max);
         let mut buffer = tile::Buffer::new();
-        for panel in panels.clone() {
+        let mut panels = panels.clone();
+        if let (1, Some(wide)) = (rows.len(), self.wide) {
+            while panels.len() >= WIDE {
+                let tile = self.tile(rows.start, panels.start, 0, &mut buffer);
+                // SAFETY: as below; there are `WIDE` panels from `panels.start` on, and the buffer
+                // has a row for each.
+                unsafe { wide(&tile) };
+                for index in 0..WIDE {
+                    let done = Done {
+                        rows: rows.clone(),
+                        panel: panels.start + index,
+                        first: index,
+                    };
+                    // SAFETY: the caller's promise.
+                    unsafe { self.finish(&buffer, &done) };
+                }
+                panels.start += WIDE;
+            }
+        }
+        let tiles = rows.len().div_ceil(self.rows_max);
+        for panel in panels {
             for index in 0..tiles {
                 // Tiles of even height: 8 + 8 + 1 rows would waste most of the last one.
                 let part = share(rows.len(), tiles, index);
-                let first = rows.start + part.start;
-                let tile = Tile {
-                    groups,
-                    // SAFETY: row `first` exists; `gemm` has checked count, columns and padding.
-                    input: unsafe { start.add(first * stride) },
-                    input_stride: stride,
-                    panel: self.weights.panel(panel),
-                    ahead: self.weights.ahead(panel, index),
-                    sums: buffer.as_mut_ptr(),
-                };
+                let part = rows.start + part.start..rows.start + part.end;
+                let tile = self.tile(part.start, panel, index, &mut buffer);
                 // SAFETY: `tiles` belongs to the pool's instruction set, which the machine has; the
                 // tile's `part.len()` rows and its panel hold `groups` groups, and `buffer` has room
                 // for the highest tile.
                 unsafe { (self.tiles[part.len() - 1])(&tile) };
+                let done = Done {
+                    rows: part,
+                    panel,
+                    first: 0,
+                };
                 // SAFETY: the caller's promise.
-                unsafe { self.finish(&buffer, first, part.len(), panel) };
+                unsafe { self.finish(&buffer, &done) };
             }
+        }
+    }
+
+    /// Tile `index` over `panel`, from row `first` on.
+    fn tile(&self, first: usize, panel: usize, index: usize, buffer: &mut tile::Buffer) -> Tile {
+        let (start, stride) = self.input.address();
+        Tile {
+            groups: self.weights.groups(),
+            // Row `first` exists; `gemm` has checked count, columns and padding.
+            input: start.wrapping_add(first * stride),
+            input_stride: stride,
+            panel: self.weights.panel(panel),
+            ahead: self.weights.ahead(panel, index),
+            sums: buffer.as_mut_ptr(),
         }
     }
 
@@ -358,21 +397,23 @@ impl Product<'_> {
     ///
     /// # Safety
     /// As [`Self::compute`].
-    unsafe fn finish(&self, buffer: &tile::Buffer, first: usize, rows: usize, panel: usize) {
+    unsafe fn finish(&self, buffer: &tile::Buffer, done: &Done) {
+        let Done { rows, panel, first } = done;
         let columns = panel * PANEL..((panel + 1) * PANEL).min(self.weights.outputs());
         let sums = match (&self.input, self.weights.content()) {
             (Input::Int8(input), Panels::Int8 { scales, sums, .. }) => Sums::Integers {
                 scales: &scales[columns.clone()],
                 sums: &sums[columns.clone()],
-                row_scales: &input.scales[first..first + rows],
-                zero_points: &input.zero_points[first..first + rows],
+                row_scales: &input.scales[rows.clone()],
+                zero_points: &input.zero_points[rows.clone()],
             },
             _ => Sums::Floats,
         };
         let finish = Finish {
             buffer,
             sums,
-            rows: first..first + rows,
+            first: *first,
+            rows: rows.clone(),
             bias: self.epilogue.bias.map(|bias| &bias[columns.clone()]),
             residual: self.epilogue.residual.map(|r| r.slice(columns.clone())),
             columns,

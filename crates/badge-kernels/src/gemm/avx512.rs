@@ -6,7 +6,7 @@
 #[allow(clippy::wildcard_imports, reason = "intrinsics carry their own prefix")]
 use std::arch::x86_64::*;
 
-use super::tile::{GROUP_BYTES, PANEL, TILE_ROWS, Tile, TileFunction, heights};
+use super::tile::{GROUP_BYTES, PANEL, TILE_ROWS, Tile, TileFunction, WIDE, heights};
 
 /// How many groups ahead of their use the panel's own cache lines are asked for: at one group every
 /// eight to sixteen cycles this covers the 14 cycles to the second-level cache several times.
@@ -104,6 +104,62 @@ pub(super) static BF16: [TileFunction; TILE_ROWS] = heights!(with_bf16<Bf16Dot>)
 pub(super) static BF16_BY_F32: [TileFunction; TILE_ROWS] = heights!(plain<Bf16ByF32Dot>);
 pub(super) static INT8: [TileFunction; TILE_ROWS] = heights!(with_vnni<Int8Dot>);
 pub(super) static INT8_BY_I16: [TileFunction; TILE_ROWS] = heights!(plain<Int8ByI16Dot>);
+
+pub(super) static F32_WIDE: TileFunction = plain_wide::<F32Dot>;
+pub(super) static BF16_WIDE: TileFunction = wide_with_bf16::<Bf16Dot>;
+pub(super) static INT8_WIDE: TileFunction = wide_with_vnni::<Int8Dot>;
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+unsafe fn plain_wide<D: Dot>(tile: &Tile) {
+    // SAFETY: the promises of a wide `TileFunction`.
+    unsafe { wide_sums::<D>(tile) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,avx512bf16")]
+unsafe fn wide_with_bf16<D: Dot>(tile: &Tile) {
+    // SAFETY: the promises of a wide `TileFunction`.
+    unsafe { wide_sums::<D>(tile) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,avx512vnni")]
+unsafe fn wide_with_vnni<D: Dot>(tile: &Tile) {
+    // SAFETY: the promises of a wide `TileFunction`.
+    unsafe { wide_sums::<D>(tile) }
+}
+
+/// One row times [`WIDE`] panels: eight independent sums where one panel has two, which would leave
+/// the units idle for most of the four to six cycles that a multiply-add takes. The additions of
+/// each sum come in the same order as in a higher tile.
+///
+/// # Safety
+/// As a wide [`TileFunction`].
+#[inline(always)]
+unsafe fn wide_sums<D: Dot>(tile: &Tile) {
+    // SAFETY: row, panels and sums have the sizes that a wide `TileFunction` asks for; prefetches
+    // never fault.
+    unsafe {
+        let panel_bytes = tile.groups * GROUP_BYTES;
+        let mut sums = [[_mm512_setzero_si512(); 2]; WIDE];
+        for group in 0..tile.groups {
+            let unit = tile.input.add(group * 4).cast::<i32>().read_unaligned();
+            let unit = _mm512_set1_epi32(unit);
+            for (index, sums) in sums.iter_mut().enumerate() {
+                let panel = tile.panel.add(index * panel_bytes + group * GROUP_BYTES);
+                _mm_prefetch::<_MM_HINT_T0>(panel.wrapping_add(AHEAD).cast());
+                _mm_prefetch::<_MM_HINT_T0>(panel.wrapping_add(AHEAD + GROUP_BYTES / 2).cast());
+                let left = _mm512_load_si512(panel.cast());
+                let right = _mm512_load_si512(panel.add(GROUP_BYTES / 2).cast());
+                sums[0] = D::dot(sums[0], unit, left);
+                sums[1] = D::dot(sums[1], unit, right);
+            }
+        }
+        for (index, [left, right]) in sums.into_iter().enumerate() {
+            let out = tile.sums.add(index * PANEL);
+            _mm512_store_si512(out.cast(), left);
+            _mm512_store_si512(out.add(PANEL / 2).cast(), right);
+        }
+    }
+}
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
 unsafe fn plain<D: Dot, const R: usize>(tile: &Tile) {

@@ -37,6 +37,8 @@ pub(super) enum Sums<'a> {
 pub(super) struct Finish<'a> {
     pub(super) buffer: &'a Buffer,
     pub(super) sums: Sums<'a>,
+    /// The row of the buffer that belongs to the first row of the output.
+    pub(super) first: usize,
     /// Rows of the output.
     pub(super) rows: Range<usize>,
     /// Columns of the output, at most a panel.
@@ -172,14 +174,14 @@ impl<S: Simd> Writer<'_, S> {
     fn parts(&self, row: usize) -> RowParts<'_> {
         let finish = self.finish;
         let sums = match finish.sums {
-            Sums::Floats => RowSums::Floats(finish.buffer.floats(row)),
+            Sums::Floats => RowSums::Floats(finish.buffer.floats(finish.first + row)),
             Sums::Integers {
                 scales,
                 sums,
                 row_scales,
                 zero_points,
             } => RowSums::Integers {
-                integers: finish.buffer.integers(row),
+                integers: finish.buffer.integers(finish.first + row),
                 sums,
                 scales,
                 row_scale: row_scales[row],

@@ -102,6 +102,23 @@ pub(crate) fn functions(isa: Isa, precision: Precision) -> &'static [TileFunctio
     }
 }
 
+/// Panels that a wide tile function multiplies one row with.
+pub(crate) const WIDE: usize = 4;
+
+/// The function for a single row and [`WIDE`] panels that lie one after the other, where there is
+/// one; it leaves the sums of each panel in a row of the buffer of its own.
+pub(crate) fn wide(isa: Isa, precision: Precision) -> Option<TileFunction> {
+    match (isa, precision) {
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512(_), Precision::F32) => Some(avx512::F32_WIDE),
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512(has), Precision::Bf16) if has.bf16() => Some(avx512::BF16_WIDE),
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512(has), Precision::Int8) if has.vnni() => Some(avx512::INT8_WIDE),
+        _ => None,
+    }
+}
+
 /// The highest tile of an instruction set.
 pub(crate) fn rows_max(isa: Isa) -> usize {
     match isa {

@@ -14,8 +14,8 @@ use crate::numbers;
 
 /// Around one and two tiles of eight rows (AVX-512) and of six (AVX2).
 const ROWS: [usize; 9] = [0, 1, 2, 5, 6, 7, 9, 13, 17];
-/// Around one panel of 32 columns and its halves.
-const OUTPUTS: [usize; 8] = [1, 15, 16, 17, 31, 33, 64, 70];
+/// Around one panel of 32 columns and its halves, and more than the panels a single row takes.
+const OUTPUTS: [usize; 9] = [1, 15, 16, 17, 31, 33, 64, 70, 130];
 /// Around the unrolling by four groups of one, two and four inputs.
 const INPUTS: [usize; 10] = [1, 2, 3, 4, 5, 7, 15, 16, 17, 33];
 
@@ -234,7 +234,8 @@ fn integer_sums_are_exact_and_the_same_on_every_instruction_set() {
 
 #[test]
 fn a_row_of_a_product_does_not_depend_on_its_neighbours_or_on_threads() {
-    let [m, n, k] = [23, 70, 133];
+    // Wide enough for a row alone to take several panels at once.
+    let [m, n, k] = [23, 170, 133];
     for isa in Isa::available() {
         for precision in Precision::ALL {
             let all = Pool::new(isa, 3);
