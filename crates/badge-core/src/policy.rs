@@ -146,11 +146,9 @@ impl Policy {
             return Outlook::Certain;
         }
         match &self.spec {
-            PolicySpec::Full => Outlook::Never,
             PolicySpec::Fixed(rule) if depth == rule.depth() => Outlook::Certain,
-            PolicySpec::Fixed(_) => Outlook::Never,
             PolicySpec::Dge(rule) if rule.may_agree_with(earlier) => Outlook::Possible,
-            PolicySpec::Dge(_) => Outlook::Never,
+            PolicySpec::Full | PolicySpec::Fixed(_) | PolicySpec::Dge(_) => Outlook::Never,
         }
     }
 

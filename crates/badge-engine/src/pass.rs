@@ -1,0 +1,232 @@
+//! One block over some of the live sequences.
+
+use std::time::Instant;
+
+use badge_core::exit::Depth;
+use badge_core::policy::Outlook;
+use badge_kernels::attention::Segment;
+use badge_kernels::layer_norm::layer_norm;
+
+use crate::cost_model::CostModel;
+use crate::machine::Machine;
+use crate::model::block::Block;
+use crate::model::exit::forward_exits;
+use crate::options::ClsFirst;
+use crate::packed::PackedModel;
+use crate::profile::Operation;
+use crate::schedule::{Share, Way, way};
+use crate::sequence::Sequence;
+use crate::workspace::Workspace;
+
+/// Who is told of the logits of every exit that is computed: request, exit, logits.
+pub(crate) type OnExit<'a> = &'a mut dyn FnMut(u64, Depth, &[f32]);
+
+/// One block over neighbouring sequences that all run the same weights, at whatever depth each is.
+pub(crate) struct Pass<'a> {
+    pub(crate) model: &'a PackedModel,
+    pub(crate) machine: &'a mut Machine,
+    pub(crate) space: &'a mut Workspace,
+    pub(crate) costs: &'a mut CostModel,
+    pub(crate) cls_first: ClsFirst,
+    /// The sequences, by descending depth.
+    pub(crate) sequences: &'a mut [Sequence],
+}
+
+impl Pass<'_> {
+    /// Runs the block and its exits. The rows of the sequences that go on are written to row
+    /// `target` of the hidden states and what follows; returns the row behind them.
+    pub(crate) fn run(&mut self, target: usize, on_exit: OnExit<'_>) -> usize {
+        let start = self.machine.profile.is_on().then(Instant::now);
+        let first = &self.sequences[0];
+        let block = &self.model.blocks[self.model.block_of[first.blocks_run]];
+        let offset = first.rows.start;
+        self.space.exits.enter(self.sequences, &self.space.hidden);
+        if offset > 0 {
+            self.stage(offset);
+        }
+        self.compute(block, on_exit);
+        if offset > 0 {
+            std::mem::swap(&mut self.space.hidden, &mut self.space.staged);
+        }
+        self.close(block, target);
+        if let Some(start) = start {
+            self.count_time(start);
+        }
+        self.advance(target)
+    }
+
+    /// Copies the rows of the pass to where they start at row 0, and lets that be the hidden
+    /// states for the time being.
+    fn stage(&mut self, offset: usize) {
+        let Workspace { hidden, staged, .. } = &mut *self.space;
+        let end = offset + rows_of(self.sequences);
+        self.machine
+            .run(Operation::Gather, |_| staged.gather(hidden, offset..end));
+        std::mem::swap(hidden, staged);
+    }
+
+    /// Computes the feed-forward sums and exits, and lists the survivors' rows of the sums.
+    fn compute(&mut self, block: &Block, on_exit: OnExit<'_>) {
+        let rows = rows_of(self.sequences);
+        if block.has_inner() {
+            self.select(|_| Some(Share::All));
+            let Workspace {
+                hidden,
+                selection,
+                layer,
+                ..
+            } = &mut *self.space;
+            block.forward_inner(self.machine, hidden, selection, layer);
+        }
+        let Workspace { hidden, layer, .. } = &mut *self.space;
+        block.last.keys_values(self.machine, hidden, rows, layer);
+        match way(self.sequences, self.cls_first, self.costs) {
+            Way::Together => self.compute_together(block, on_exit),
+            Way::ClsFirst => self.compute_cls_first(block, on_exit),
+        }
+    }
+
+    fn compute_together(&mut self, block: &Block, on_exit: OnExit<'_>) {
+        self.select(|sequence| match sequence.outlook() {
+            Outlook::Certain => Some(Share::Cls),
+            Outlook::Never | Outlook::Possible => Some(Share::All),
+        });
+        let Workspace {
+            exits, selection, ..
+        } = &mut *self.space;
+        for entry in &mut exits.entries {
+            entry.row = selection.queries()[entry.sequence].start;
+        }
+        self.feed_forward_sum(block);
+        self.answer(block, on_exit);
+        let Workspace {
+            selection,
+            survivors,
+            ..
+        } = &mut *self.space;
+        survivors.clear();
+        for (sequence, rows) in self.sequences.iter().zip(selection.queries()) {
+            if !sequence.has_left() {
+                survivors.extend((rows.start..rows.start + rows.length).map(|row| row as u32));
+            }
+        }
+    }
+
+    fn compute_cls_first(&mut self, block: &Block, on_exit: OnExit<'_>) {
+        self.select(|sequence| sequence.needs_next_exit().then_some(Share::Cls));
+        for (row, entry) in self.space.exits.entries.iter_mut().enumerate() {
+            entry.row = row;
+        }
+        self.feed_forward_sum(block);
+        self.answer(block, on_exit);
+        self.select(|sequence| (!sequence.has_left()).then_some(Share::All));
+        let rows = self.space.selection.rows();
+        if rows > 0 {
+            self.feed_forward_sum(block);
+        }
+        self.space.survivors.clear();
+        self.space.survivors.extend(0..rows as u32);
+    }
+
+    /// Selects a share of each sequence.
+    fn select(&mut self, share: impl Fn(&Sequence) -> Option<Share>) {
+        let selection = &mut self.space.selection;
+        let offset = self.sequences[0].rows.start;
+        selection.restart(rows_of(self.sequences));
+        for sequence in &*self.sequences {
+            if let Some(share) = share(sequence) {
+                let keys = Segment {
+                    start: sequence.rows.start - offset,
+                    length: sequence.rows.len(),
+                };
+                selection.push(keys, share);
+            }
+        }
+    }
+
+    /// The selected rows' feed-forward sums.
+    fn feed_forward_sum(&mut self, block: &Block) {
+        let start = Instant::now();
+        let Workspace {
+            hidden,
+            selection,
+            layer,
+            ..
+        } = &mut *self.space;
+        block
+            .last
+            .feed_forward_sum(self.machine, hidden, selection, layer);
+        let seconds = start.elapsed().as_secs_f64();
+        self.costs.measured(self.space.selection.rows(), seconds);
+    }
+
+    /// Computes the exits that are wanted and lets the sequences hear them.
+    fn answer(&mut self, block: &Block, on_exit: OnExit<'_>) {
+        let Workspace { exits, layer, .. } = &mut *self.space;
+        if exits.entries.is_empty() {
+            return;
+        }
+        exits.take_sums(&layer.products.sum);
+        forward_exits(self.machine, self.model, &block.last.norm, exits);
+        self.machine.run(Operation::Policy, |_| {
+            for (row, entry) in exits.entries.iter().enumerate() {
+                let sequence = &mut self.sequences[entry.sequence];
+                let logits = exits.logits.row(row);
+                on_exit(sequence.request(), entry.depth, logits);
+                sequence.hear(logits);
+                if sequence.outlook() == Outlook::Possible {
+                    self.costs.decided(entry.depth, sequence.has_left());
+                }
+            }
+        });
+    }
+
+    /// Writes the survivors' rows to their new place: the layer norm that ends the block reads the
+    /// sums of these rows only and writes them side by side, so that closing ranks costs nothing.
+    fn close(&mut self, block: &Block, target: usize) {
+        let Workspace {
+            hidden,
+            selection,
+            survivors,
+            layer,
+            ..
+        } = &mut *self.space;
+        if survivors.is_empty() {
+            return;
+        }
+        let sum = layer.products.sum.rows(selection.rows());
+        let all_survive = survivors.len() == selection.rows();
+        let source = (!all_survive).then_some(&survivors[..]);
+        let output = hidden.norm_output(target..target + survivors.len());
+        self.machine.run(Operation::LayerNorm, |pool| {
+            layer_norm(pool, sum, source, &block.last.norm, output);
+        });
+    }
+
+    /// Counts the time since `start` to the depths of the pass.
+    fn count_time(&mut self, start: Instant) {
+        let (time, rows) = (start.elapsed(), rows_of(self.sequences) as f64);
+        for sequence in &*self.sequences {
+            let share = sequence.rows.len() as f64 / rows;
+            let profile = &mut self.machine.profile;
+            profile.add_block(sequence.blocks_run, time, share);
+        }
+    }
+
+    /// Moves the survivors one block on; returns the row behind the last.
+    fn advance(&mut self, target: usize) -> usize {
+        let mut end = target;
+        for sequence in self.sequences.iter_mut().filter(|s| !s.has_left()) {
+            let start = end;
+            end += sequence.rows.len();
+            sequence.rows = start..end;
+            sequence.blocks_run += 1;
+        }
+        end
+    }
+}
+
+/// Rows of neighbouring sequences.
+fn rows_of(sequences: &[Sequence]) -> usize {
+    sequences.iter().map(|sequence| sequence.rows.len()).sum()
+}
