@@ -80,3 +80,31 @@ impl Operation for SumOfThree<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::isa::Isa;
+    use crate::matrix::Matrix;
+
+    #[test]
+    fn padding_stays_zero_at_every_width() {
+        for isa in Isa::available() {
+            let pool = Pool::new(isa, 1);
+            for columns in 1..=70 {
+                let table = Matrix::from_rows(&vec![0.5; columns], columns);
+                let tables = EmbeddingTables {
+                    words: table.rows(1),
+                    positions: table.rows(1),
+                    token_types: table.rows(1),
+                };
+                let mut out = Matrix::zeros(3, columns);
+                embedding_sum(&pool, &tables, &[Token::default(); 3], out.rows_mut(3));
+                let rows = out.rows(3);
+                for row in rows.elements().chunks_exact(rows.stride()) {
+                    assert!(row[columns..].iter().all(|x| *x == 0.0));
+                }
+            }
+        }
+    }
+}
