@@ -18,6 +18,10 @@ use crate::simd::{Operation, Simd};
 use crate::softmax::exponentials;
 use crate::threads::{Pool, Task};
 
+mod transpose;
+
+use transpose::{BLOCK, transpose};
+
 /// Heads of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AttentionShape {
@@ -190,8 +194,8 @@ trait Factor: Zeroable {
     const GROUP: usize;
     /// The unit that starts with the first number of `numbers`; missing ones are zero.
     fn unit(numbers: &[Self]) -> i32;
-    /// The unit of two rows (of which f32 uses the first only) at one column.
-    fn unit_of_rows(rows: [Option<&[Self]>; 2], column: usize) -> i32;
+    /// The units of two rows, column by column: f32 uses the first only; a missing second is zero.
+    fn units_of_rows(first: &[Self], second: Option<&[Self]>, units: &mut [i32]);
     /// The probabilities of a tile as rows of this type, and the bytes between them.
     fn probabilities(weights: &Weights<'_>) -> (*const u8, usize);
 }
@@ -210,8 +214,10 @@ impl Factor for f32 {
     fn unit(numbers: &[Self]) -> i32 {
         numbers[0].to_bits() as i32
     }
-    fn unit_of_rows(rows: [Option<&[Self]>; 2], column: usize) -> i32 {
-        rows[0].map_or(0, |row| row[column].to_bits() as i32)
+    fn units_of_rows(first: &[Self], _: Option<&[Self]>, units: &mut [i32]) {
+        for (unit, number) in units.iter_mut().zip(first) {
+            *unit = number.to_bits() as i32;
+        }
     }
     fn probabilities(weights: &Weights<'_>) -> (*const u8, usize) {
         (
@@ -228,9 +234,14 @@ impl Factor for bf16 {
     fn unit(numbers: &[Self]) -> i32 {
         pair(numbers[0], numbers[1])
     }
-    fn unit_of_rows(rows: [Option<&[Self]>; 2], column: usize) -> i32 {
-        let [first, second] = rows.map(|row| row.map_or(bf16::ZERO, |row| row[column]));
-        pair(first, second)
+    fn units_of_rows(first: &[Self], second: Option<&[Self]>, units: &mut [i32]) {
+        let units = units.iter_mut().zip(first);
+        match second {
+            Some(second) => units
+                .zip(second)
+                .for_each(|((unit, first), second)| *unit = pair(*first, *second)),
+            None => units.for_each(|(unit, first)| *unit = pair(*first, bf16::ZERO)),
+        }
     }
     fn probabilities(weights: &Weights<'_>) -> (*const u8, usize) {
         (
@@ -322,47 +333,73 @@ impl<T: Factor> Head<'_, T> {
 
     /// Keys as panels: 32 keys side by side, unit after unit of the head.
     fn pack_keys(&self, packed: &mut [i32]) {
-        let (groups, size) = (self.groups(), self.job.shape.head_size);
-        for panel in 0..self.keys.length.div_ceil(PANEL) {
+        let groups = self.groups();
+        let blocks = if groups >= BLOCK {
+            self.keys.length / BLOCK
+        } else {
+            0
+        };
+        for block in 0..blocks {
+            self.pack_key_block(packed, block * BLOCK);
+        }
+        for key in blocks * BLOCK..self.keys.length.next_multiple_of(PANEL) {
+            let (panel, lane) = (key / PANEL, key % PANEL);
             let packed = &mut packed[panel * groups * PANEL..][..groups * PANEL];
-            for lane in 0..PANEL {
-                let key = panel * PANEL + lane;
-                if key < self.keys.length {
-                    let row = self.projections.keys.row(self.keys.start + key);
-                    let row = row[self.column..self.column + size].chunks_exact(T::GROUP);
-                    for (units, numbers) in packed.chunks_exact_mut(PANEL).zip(row) {
-                        units[lane] = T::unit(numbers);
-                    }
-                } else {
-                    packed
-                        .chunks_exact_mut(PANEL)
-                        .for_each(|units| units[lane] = 0);
-                }
+            let columns = packed.chunks_exact_mut(PANEL).map(|units| &mut units[lane]);
+            if key < self.keys.length {
+                let row = self.row(&self.projections.keys, key);
+                let numbers = row.chunks_exact(T::GROUP);
+                columns
+                    .zip(numbers)
+                    .for_each(|(unit, numbers)| *unit = T::unit(numbers));
+            } else {
+                columns.for_each(|unit| *unit = 0);
             }
         }
     }
 
+    /// Sixteen keys from `key` on, sixteen units at a time; the last block of units may overlap the
+    /// one before.
+    fn pack_key_block(&self, packed: &mut [i32], key: usize) {
+        let groups = self.groups();
+        let rows: [*const i32; BLOCK] = std::array::from_fn(|lane| {
+            self.row(&self.projections.keys, key + lane).as_ptr().cast()
+        });
+        let start = key / PANEL * groups * PANEL + key % PANEL;
+        for block in 0..groups.div_ceil(BLOCK) {
+            let unit = (block * BLOCK).min(groups - BLOCK);
+            let out = &mut packed[start + unit * PANEL..];
+            let rows = rows.map(|row| row.wrapping_add(unit));
+            // SAFETY: each row holds `groups` units, of which sixteen from `unit` on exist.
+            unsafe { transpose(self.job.isa, &rows, out, PANEL) };
+        }
+    }
+
+    /// The head's part of row `index` of the sequence.
+    fn row<'b>(&self, rows: &Rows<'b, T>, index: usize) -> &'b [T] {
+        let row = rows.row(self.keys.start + index);
+        &row[self.column..self.column + self.job.shape.head_size]
+    }
+
     /// Values as panels: 32 columns of the head side by side, unit after unit of keys.
     fn pack_values(&self, packed: &mut [i32]) {
-        let (size, groups) = (
-            self.job.shape.head_size,
-            self.keys.length.div_ceil(T::GROUP),
-        );
-        let row = |key: usize| {
-            (key < self.keys.length).then(|| {
-                let row = self.projections.values.row(self.keys.start + key);
-                &row[self.column..self.column + size]
-            })
-        };
+        let size = self.job.shape.head_size;
+        let groups = self.keys.length.div_ceil(T::GROUP);
         for group in 0..groups {
-            let rows = [row(group * T::GROUP), row(group * T::GROUP + 1)];
+            let first = self.row(&self.projections.values, group * T::GROUP);
+            let second = group * T::GROUP + 1;
+            let second =
+                (second < self.keys.length).then(|| self.row(&self.projections.values, second));
             for panel in 0..size.div_ceil(PANEL) {
                 let units = &mut packed[(panel * groups + group) * PANEL..][..PANEL];
                 let columns = panel * PANEL..size.min((panel + 1) * PANEL);
-                for (unit, column) in units.iter_mut().zip(columns.clone()) {
-                    *unit = T::unit_of_rows(rows, column);
-                }
-                units[columns.len()..].fill(0);
+                let (units, rest) = units.split_at_mut(columns.len());
+                T::units_of_rows(
+                    &first[columns.clone()],
+                    second.map(|row| &row[columns]),
+                    units,
+                );
+                rest.fill(0);
             }
         }
     }
