@@ -10,6 +10,8 @@ use half::bf16;
 use super::Precision;
 use super::tile::{GROUP_BYTES, PANEL};
 use crate::buffer::{Buffer, Zeroable};
+use crate::isa::Isa;
+use crate::simd::{Operation, Simd};
 
 /// Packed weights of one linear layer.
 #[derive(Debug)]
@@ -169,28 +171,54 @@ impl Shape {
 }
 
 fn pack_int8(weights: &[f32], shape: Shape) -> Panels {
-    let rows = || weights.chunks_exact(shape.inputs.max(1));
-    let scales: Vec<f32> = rows()
-        .map(|row| {
-            let largest = row.iter().fold(0.0_f32, |largest, w| largest.max(w.abs()));
-            if largest > 0.0 { largest / 127.0 } else { 1.0 }
-        })
-        .collect();
-    let value = |output: usize, input: usize| {
-        let scaled = weights[output * shape.inputs + input] / scales[output];
-        scaled.round_ties_even().clamp(-127.0, 127.0) as i8
-    };
-    let sums = (0..shape.outputs)
-        .map(|output| {
-            (0..shape.inputs)
-                .map(|input| i32::from(value(output, input)))
-                .sum()
-        })
-        .collect();
+    let mut values = vec![0_u8; weights.len()];
+    let mut scales = Vec::with_capacity(shape.outputs);
+    let mut sums = Vec::with_capacity(shape.outputs);
+    let rows = weights.chunks_exact(shape.inputs.max(1));
+    for (weights, values) in rows.zip(values.chunks_exact_mut(shape.inputs.max(1))) {
+        scales.push(Isa::best().run(QuantiseWeights { weights, values }));
+        sums.push(values.iter().map(|v| i32::from(signed(*v))).sum());
+    }
+    // Outputs without inputs are empty rows, which chunks do not give.
+    scales.resize(shape.outputs, 1.0);
+    sums.resize(shape.outputs, 0);
     Panels::Int8 {
-        values: shape.pack(value),
+        values: shape.pack(|output, input| signed(values[output * shape.inputs + input])),
         scales,
         sums,
+    }
+}
+
+/// The value that [`QuantiseWeights`] keeps as `value + 128`.
+fn signed(byte: u8) -> i8 {
+    (byte ^ 0x80) as i8
+}
+
+/// `round(w / scale) + 128` of the weights of one output; returns the scale. Every instruction set
+/// rounds alike.
+struct QuantiseWeights<'a> {
+    weights: &'a [f32],
+    values: &'a mut [u8],
+}
+
+impl Operation for QuantiseWeights<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f32 {
+        let mut largest = s.splat(0.0);
+        for w in self.weights.chunks(S::LANES) {
+            largest = s.max(largest, s.abs(s.load_part(w, 0.0)));
+        }
+        let largest = s.largest(largest);
+        let scale = if largest > 0.0 { largest / 127.0 } else { 1.0 };
+        let rows = self.weights.chunks(S::LANES);
+        for (w, value) in rows.zip(self.values.chunks_mut(S::LANES)) {
+            let v = s.round(s.div(s.load_part(w, 0.0), s.splat(scale)));
+            let v = s.min(s.max(v, s.splat(-127.0)), s.splat(127.0));
+            s.store_u8(s.add(v, s.splat(128.0)), value);
+        }
+        scale
     }
 }
 
@@ -200,8 +228,8 @@ mod tests {
 
     #[test]
     fn units_of_a_panel_lie_side_by_side_and_the_rest_is_zero() {
-        // 33 outputs x 3 inputs: a full panel and one of a single output; weight = 10 o + i.
-        let weights: Vec<f32> = (0..99).map(|i| (i / 3 * 10 + i % 3) as f32).collect();
+        // 33 outputs x 3 inputs: a full panel and one of a single output; weight = 4 o + i.
+        let weights: Vec<f32> = (0..99).map(|i| (i / 3 * 4 + i % 3) as f32).collect();
         let packed = PackedMatrix::pack(&weights, 33, 3, Precision::Bf16);
         let Panels::Bf16(numbers) = packed.content() else {
             panic!("packed as bf16")
@@ -213,10 +241,10 @@ mod tests {
         let number = |i: usize| numbers[i].to_f32();
         assert_eq!(
             [number(0), number(1), number(2), number(3)],
-            [0.0, 1.0, 10.0, 11.0]
+            [0.0, 1.0, 4.0, 5.0]
         );
         assert_eq!([number(64), number(65)], [2.0, 0.0]);
-        assert_eq!([number(128), number(129), number(130)], [320.0, 321.0, 0.0]);
+        assert_eq!([number(128), number(129), number(130)], [128.0, 129.0, 0.0]);
     }
 
     #[test]
