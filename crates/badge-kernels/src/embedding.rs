@@ -69,15 +69,18 @@ impl Operation for SumOfThree<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let tables = self
-            .word
-            .chunks(S::LANES)
-            .zip(self.token_type.chunks(S::LANES));
-        let rows = tables.zip(self.position.chunks(S::LANES));
-        for (out, ((word, token_type), position)) in self.out.chunks_mut(S::LANES).zip(rows) {
-            let sum = s.add(s.load_part(word, 0.0), s.load_part(token_type, 0.0));
-            s.store_part(s.add(sum, s.load_part(position, 0.0)), out);
+        let rows = [self.word, self.token_type, self.position];
+        let mut vectors = self.out.chunks_exact_mut(S::LANES);
+        let [words, token_types, positions] = rows.map(|row| row.chunks_exact(S::LANES));
+        let tables = words.zip(token_types).zip(positions);
+        for (((word, token_type), position), out) in tables.zip(&mut vectors) {
+            let sum = s.add(s.load(word), s.load(token_type));
+            s.store(s.add(sum, s.load(position)), out);
         }
+        let rest = vectors.into_remainder();
+        let full = self.word.len() - rest.len();
+        let [word, token_type, position] = rows.map(|row| s.load_part(&row[full..], 0.0));
+        s.store_part(s.add(s.add(word, token_type), position), rest);
     }
 }
 

@@ -164,13 +164,35 @@ fn normalise<S: Simd>(s: S, x: &[f32], norm: &LayerNorm, out: &mut [f32]) {
     let mean = sum(s, x, Plain) / count;
     let variance = sum(s, x, Square { mean }) / count;
     let factor = 1.0 / (variance + norm.eps).sqrt();
-    let (mean, factor) = (s.splat(mean), s.splat(factor));
-    let weights = norm.weight.chunks(S::LANES).zip(norm.bias.chunks(S::LANES));
-    let rows = x.chunks(S::LANES).zip(out.chunks_mut(S::LANES));
-    for ((x, out), (weight, bias)) in rows.zip(weights) {
-        let y = s.mul(s.sub(s.load_part(x, 0.0), mean), factor);
-        let y = s.mul_add(y, s.load_part(weight, 0.0), s.load_part(bias, 0.0));
-        s.store_part(y, out);
+    let scaling = Scaling {
+        mean: s.splat(mean),
+        factor: s.splat(factor),
+    };
+    let full = x.len() - x.len() % S::LANES;
+    let (weights, biases) = (&norm.weight[..], &norm.bias[..]);
+    let parameters = weights
+        .chunks_exact(S::LANES)
+        .zip(biases.chunks_exact(S::LANES));
+    let rows = x.chunks_exact(S::LANES).zip(out.chunks_exact_mut(S::LANES));
+    for ((x, out), (weight, bias)) in rows.zip(parameters) {
+        let y = scaling.apply(s, s.load(x), s.load(weight), s.load(bias));
+        s.store(y, out);
+    }
+    let [x, weight, bias] = [x, weights, biases].map(|row| s.load_part(&row[full..], 0.0));
+    s.store_part(scaling.apply(s, x, weight, bias), &mut out[full..]);
+}
+
+/// What makes a row's mean 0 and its variance 1.
+struct Scaling<V> {
+    mean: V,
+    factor: V,
+}
+
+impl<V: Copy> Scaling<V> {
+    #[inline(always)]
+    fn apply<S: Simd<F32 = V>>(&self, s: S, x: V, weight: V, bias: V) -> V {
+        let y = s.mul(s.sub(x, self.mean), self.factor);
+        s.mul_add(y, weight, bias)
     }
 }
 

@@ -142,13 +142,33 @@ fn quantise_row<S: Simd>(s: S, x: &[f32], out: &mut [u8]) -> (f32, i32) {
     };
     let inverse = 1.0 / scale;
     let zero_point = (-low * inverse).round_ties_even().clamp(0.0, 255.0);
-    let (factor, shift) = (s.splat(inverse), s.splat(zero_point));
-    for (x, out) in x.chunks(S::LANES).zip(out.chunks_mut(S::LANES)) {
-        let q = s.add(s.round(s.mul(s.load_part(x, 0.0), factor)), shift);
-        // In this order of arguments NaN becomes zero.
-        s.store_u8(s.min(s.max(q, s.splat(0.0)), s.splat(255.0)), out);
+    let factors = Factors {
+        inverse: s.splat(inverse),
+        zero_point: s.splat(zero_point),
+    };
+    let mut vectors = out.chunks_exact_mut(S::LANES);
+    for (x, out) in x.chunks_exact(S::LANES).zip(&mut vectors) {
+        s.store_u8(factors.apply(s, s.load(x)), out);
     }
+    let rest = vectors.into_remainder();
+    let x = s.load_part(&x[x.len() - rest.len()..], 0.0);
+    s.store_u8(factors.apply(s, x), rest);
     (scale, zero_point as i32)
+}
+
+/// What turns a row into bytes.
+struct Factors<V> {
+    inverse: V,
+    zero_point: V,
+}
+
+impl<V: Copy> Factors<V> {
+    #[inline(always)]
+    fn apply<S: Simd<F32 = V>>(&self, s: S, x: V) -> V {
+        let q = s.add(s.round(s.mul(x, self.inverse)), self.zero_point);
+        // In this order of arguments NaN becomes zero.
+        s.min(s.max(q, s.splat(0.0)), s.splat(255.0))
+    }
 }
 
 /// The smallest and the largest element, zero being one; NaN does not count.
@@ -220,7 +240,10 @@ impl Operation for QuantiseRow<'_> {
 #[inline(always)]
 pub(crate) fn narrow_row<S: Simd>(s: S, x: &[f32], out: &mut [bf16]) {
     assert_eq!(x.len(), out.len());
-    for (x, out) in x.chunks(S::LANES).zip(out.chunks_mut(S::LANES)) {
-        s.store_bf16(s.load_part(x, 0.0), out);
+    let mut vectors = out.chunks_exact_mut(S::LANES);
+    for (x, out) in x.chunks_exact(S::LANES).zip(&mut vectors) {
+        s.store_bf16(s.load(x), out);
     }
+    let rest = vectors.into_remainder();
+    s.store_bf16(s.load_part(&x[x.len() - rest.len()..], 0.0), rest);
 }

@@ -16,10 +16,14 @@ use crate::simd::Simd;
 /// the exponent costs, less than a rounding of the largest element.
 #[inline(always)]
 pub(crate) fn exponentials<S: Simd>(s: S, row: &mut [f32], scale: f32) -> f32 {
+    // In this order of arguments NaN does not count, so that no exponent is positive.
     let mut largest = s.splat(f32::NEG_INFINITY);
-    for x in row.chunks(S::LANES) {
-        largest = s.max(largest, s.load_part(x, f32::NEG_INFINITY));
+    let vectors = row.chunks_exact(S::LANES);
+    let rest = s.load_part(vectors.remainder(), f32::NEG_INFINITY);
+    for x in vectors {
+        largest = s.max(s.load(x), largest);
     }
+    let largest = s.max(rest, largest);
     // Not as a fused multiply-add: the difference is exact where it is small.
     let largest = s.splat(s.largest(largest));
     let scale = s.splat(scale * LOG2_E);
@@ -104,7 +108,8 @@ mod tests {
         for isa in Isa::available() {
             for odd in [f32::NAN, f32::INFINITY] {
                 for place in 0..40 {
-                    let mut row = scores(40);
+                    // Far apart: exponents from a wrong maximum would overflow.
+                    let mut row: Vec<f32> = scores(40).iter().map(|x| x * 1e10).collect();
                     row[place] = odd;
                     assert!(isa.run(Exponentials(&mut row, 1.0)).is_nan());
                 }
