@@ -1,6 +1,6 @@
 //! Element-wise non-linearities.
 //!
-//! Each is written once over the vectors of [`Simd`] and applied where a product leaves its tile.
+//! Each is written once for all instruction sets and applied where a product leaves its tile.
 //! The bounds are on `|error| / max(1, |x|)` against f64, for every x; the tests enforce these very
 //! numbers on every instruction set. NaN stays NaN, infinities give the limits.
 

@@ -13,7 +13,7 @@ use crate::simd::Simd;
 ///
 /// # Accuracy
 /// The relative error is at most `2e-7 + 2⁻²² scale (max x - x)`; the second term is what rounding
-/// the exponent costs, less than a rounding of the largest element.
+/// the exponent costs, in absolute terms about a rounding of the largest element.
 #[inline(always)]
 pub(crate) fn exponentials<S: Simd>(s: S, row: &mut [f32], scale: f32) -> f32 {
     // In this order of arguments NaN does not count, so that no exponent is positive.
