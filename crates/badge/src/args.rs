@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::commands::bench::BenchArgs;
 use crate::commands::completions::CompletionsArgs;
 use crate::commands::doctor::DoctorArgs;
 use crate::commands::eval::EvalArgs;
@@ -60,6 +61,8 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// Download a model or a task's data into the cache
     Fetch(FetchArgs),
+    /// Measure the engine: latency, throughput, kernels, loading
+    Bench(BenchArgs),
     /// Show what this machine will use, and test it for three seconds
     Doctor(DoctorArgs),
     /// Print a script that completes commands and flags in a shell

@@ -1,5 +1,6 @@
 //! One file per command.
 
+pub(crate) mod bench;
 pub(crate) mod completions;
 pub(crate) mod doctor;
 pub(crate) mod eval;
@@ -63,6 +64,7 @@ pub(crate) fn run(cli: Cli, console: Console, threads: usize) -> Result<Verdict>
         Command::Predict(args) => predict::run(&args, context),
         Command::Inspect(args) => inspect::run(&args, context),
         Command::Fetch(args) => fetch::run(&args, context),
+        Command::Bench(args) => bench::run(&args, context),
         Command::Doctor(DoctorArgs {}) => doctor::run(context),
         Command::Completions(args) => completions::run(args, context),
     }

@@ -33,6 +33,8 @@ pub(crate) fn threads(cli: &Cli) -> Result<usize> {
         (_, Some(threads)) => threads,
         // Its matrices are so small that handing work to a second thread costs more than it saves.
         (CommandName::Quickstart(_), None) => 1,
+        // The variable belongs to the framework, which takes no part.
+        (CommandName::Bench(_), None) => available,
         (_, None) => env::var(THREADS)
             .ok()
             .and_then(|n| n.parse().ok())
@@ -49,12 +51,18 @@ pub(crate) fn threads(cli: &Cli) -> Result<usize> {
 
 /// Starts the command again with the environment it needs; `None` when it is there already.
 ///
+/// Benchmarks run as they are: the engine has threads of its own, and memory is to be measured
+/// under the allocator's usual settings.
+///
 /// # Errors
 /// When the program cannot start itself.
 pub(crate) fn prepare(cli: &Cli, threads: usize) -> Result<Option<ExitCode>> {
     let computes = !matches!(
         cli.command,
-        CommandName::Completions(_) | CommandName::Fetch(_) | CommandName::Inspect(_)
+        CommandName::Bench(_)
+            | CommandName::Completions(_)
+            | CommandName::Fetch(_)
+            | CommandName::Inspect(_)
     );
     if !computes || env::var_os(PREPARED).is_some() {
         return Ok(None);

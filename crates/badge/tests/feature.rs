@@ -1,5 +1,7 @@
 //! Every command from outside: what is typed, what comes out.
 
+#[path = "feature/bench.rs"]
+mod bench;
 mod setup;
 
 use std::fs;
@@ -352,13 +354,29 @@ fn doctor_passes_its_own_test() {
             > 0.0
     );
     assert_eq!(facts["machine"]["threads"], 1);
+    let arithmetic = &facts["arithmetic"];
+    let forced = std::env::var_os("BADGE_ISA").is_some_and(|name| !name.is_empty());
+    assert_eq!(arithmetic["forced"], forced);
+    assert_eq!(arithmetic["products"].as_array().unwrap().len(), 3);
+    let peak = &arithmetic["peaks"]["all_threads"]["f32_gflops"];
+    assert!(peak.as_f64().unwrap() > 0.0, "{arithmetic}");
     assert_eq!(facts["hub"]["offline"], true);
     assert_eq!(facts["hub"]["cache"], setup.path("hub").to_str().unwrap());
     let mut command = setup.command("doctor");
-    let output = command.env("HF_TOKEN", "hf_secret").output().unwrap();
+    command
+        .env("HF_TOKEN", "hf_secret")
+        .env("BADGE_ISA", "scalar");
+    let output = command.output().unwrap();
     let told = stdout(&output);
     assert_eq!(output.status.code(), Some(0), "{told}");
     assert!(told.contains("hub token     set"), "{told}");
+    for words in [
+        "scalar, forced by BADGE_ISA",
+        "int8: portable code",
+        "multiply-add GFLOP/s",
+    ] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
     assert!(!told.contains("hf_secret") && !stderr(&output).contains("hf_secret"));
 }
 
@@ -385,6 +403,11 @@ fn every_command_shows_an_example() {
         "predict",
         "inspect",
         "fetch",
+        "bench",
+        "bench latency",
+        "bench throughput",
+        "bench kernels",
+        "bench load",
         "doctor",
         "completions",
     ] {

@@ -1,5 +1,6 @@
 //! `badge doctor`: what this machine will use, and whether it computes as it should.
 
+mod arithmetic;
 mod machine;
 mod self_test;
 
@@ -12,6 +13,7 @@ use badge_tasks::HubEnvironment;
 use clap::Args;
 use serde::Serialize;
 
+use self::arithmetic::Arithmetic;
 use self::machine::{Memory, instruction_sets, logical_cpus};
 use self::self_test::{Check, Speed};
 use super::facts::Facts;
@@ -20,6 +22,7 @@ use super::{Session, Verdict};
 /// Flags of `badge doctor`.
 #[derive(Debug, Clone, Copy, Args)]
 #[command(after_help = "Example:\n  badge doctor --threads 1\n\n\
+    The environment variable BADGE_ISA (scalar, avx2, avx512) forces an instruction set.\n\
     Exit code 1 means that the self-test has failed.")]
 pub(crate) struct DoctorArgs {}
 
@@ -27,6 +30,7 @@ pub(crate) struct DoctorArgs {}
 struct Outcome {
     version: &'static str,
     machine: MachineFacts,
+    arithmetic: Arithmetic,
     hub: HubFacts,
     self_test: SelfTest,
 }
@@ -60,10 +64,12 @@ struct SelfTest {
 }
 
 pub(crate) fn run(session: Session) -> Result<Verdict> {
+    let isa = Arithmetic::choose()?;
     session.console.note("self-test: about three seconds");
     let outcome = Outcome {
         version: env!("CARGO_PKG_VERSION"),
         machine: MachineFacts::detect(session.threads),
+        arithmetic: Arithmetic::measure(isa, session.threads),
         hub: HubFacts::from_env(),
         self_test: SelfTest::run(session.seed),
     };
@@ -141,6 +147,8 @@ impl Outcome {
         facts.add("processor", machine.cpu.as_str());
         facts.add("system", machine.os.as_str());
         facts.add("instructions", machine.instruction_sets.join(" "));
+        facts.add("kernels", self.arithmetic.isa());
+        facts.add("products", self.arithmetic.products());
         facts.add(
             "threads",
             format!(
@@ -162,6 +170,8 @@ impl Outcome {
         };
         facts.add("hub", format!("{}{offline}", hub.endpoint));
         facts.add("hub token", hub.token);
-        format!("{}\n{}", facts.to_text(), self.self_test.table().to_text())
+        let peaks = self.arithmetic.peaks.table();
+        let self_test = self.self_test.table();
+        format!("{}\n{peaks}\n{self_test}", facts.to_text())
     }
 }

@@ -1,5 +1,6 @@
 //! Bad input of every kind: one clear message, exit code 2, nothing half-written.
 
+mod bench;
 mod data;
 mod flags;
 mod models;
@@ -49,6 +50,11 @@ fn broken_inputs_are_refused() {
 #[test]
 fn broken_tasks_are_refused() {
     data::TASKS.iter().for_each(check);
+}
+
+#[test]
+fn impossible_benchmarks_are_refused() {
+    bench::BENCHMARKS.iter().for_each(check);
 }
 
 #[test]

@@ -49,7 +49,7 @@ pub(super) struct Speed {
 const DIFFERENCE_MAX: f32 = 1e-6;
 
 /// Seconds spent on timing.
-const TIMING_SECONDS: f64 = 1.5;
+const TIMING_SECONDS: f64 = 1.0;
 const PASSES_MAX: usize = 60;
 
 /// A run that stops early must give the logits that the full run has at the same exit, and a
