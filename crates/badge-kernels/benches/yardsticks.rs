@@ -86,7 +86,7 @@ impl Bench {
         );
     }
 
-    fn f32(&mut self, shape: Shape) {
+    fn f32_beside_gemm(&mut self, shape: Shape) {
         let Shape { m, n, k } = shape;
         let (x, w) = (vec![0.5_f32; m * k], vec![0.25_f32; n * k]);
         let (input, packed) = (
@@ -138,6 +138,14 @@ impl Bench {
         };
         let times = in_turns(&mut ours, library);
         self.report("gemm", Precision::F32, shape, times);
+    }
+
+    fn f32_beside_rten(&mut self, shape: Shape) {
+        let Shape { m, n, k } = shape;
+        let (x, w) = (vec![0.5_f32; m * k], vec![0.25_f32; n * k]);
+        let input = Matrix::from_rows(&x, k);
+        let packed = PackedMatrix::pack(&w, n, k, Precision::F32);
+        let mut y = Matrix::<f32>::zeros(m, n);
         let executor = GemmExecutor::<f32>::new();
         let b = NdTensorView::from_data([n, k], &w[..]);
         let b = executor.prepack_b(b.transposed());
@@ -224,7 +232,8 @@ fn main() {
     };
     for m in ROWS {
         for (n, k) in SHAPES {
-            bench.f32(Shape { m, n, k });
+            bench.f32_beside_gemm(Shape { m, n, k });
+            bench.f32_beside_rten(Shape { m, n, k });
             bench.int8(Shape { m, n, k });
         }
     }

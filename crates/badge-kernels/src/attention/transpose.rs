@@ -78,7 +78,7 @@ mod avx512 {
             for (quarter, column) in quarters.into_iter().enumerate() {
                 // SAFETY: the caller's promise.
                 unsafe {
-                    _mm512_storeu_si512(out.add((4 * quarter + unit) * stride).cast(), column)
+                    _mm512_storeu_si512(out.add((4 * quarter + unit) * stride).cast(), column);
                 };
             }
         }

@@ -98,16 +98,6 @@ impl Simd for Vectors {
         out.copy_from_slice(&lanes[..out.len()]);
     }
     #[inline(always)]
-    fn load_bf16(self, x: &[bf16]) -> __m256 {
-        let mut lanes = [bf16::ZERO; 8];
-        lanes[..x.len()].copy_from_slice(x);
-        // SAFETY: `lanes` holds the sixteen bytes read.
-        unsafe {
-            let bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(lanes.as_ptr().cast()));
-            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits))
-        }
-    }
-    #[inline(always)]
     fn store_u8(self, v: __m256, out: &mut [u8]) {
         assert!(out.len() <= 8);
         let mut lanes = [0_i32; 8];

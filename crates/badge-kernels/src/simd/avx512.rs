@@ -81,14 +81,6 @@ impl Simd for Vectors {
         unsafe { _mm512_mask_cvtepi32_storeu_epi16(out.as_mut_ptr().cast(), mask, bf16_bits(v)) }
     }
     #[inline(always)]
-    fn load_bf16(self, x: &[bf16]) -> __m512 {
-        // SAFETY: masked to the slice's own elements.
-        unsafe {
-            let bits = _mm256_maskz_loadu_epi16(first(x.len()), x.as_ptr().cast());
-            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bits)))
-        }
-    }
-    #[inline(always)]
     fn store_u8(self, v: __m512, out: &mut [u8]) {
         let mask = first(out.len());
         // SAFETY: masked to the slice's own elements.

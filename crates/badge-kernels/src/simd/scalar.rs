@@ -39,10 +39,6 @@ impl Simd for Scalar {
         out.fill(bf16::from_f32(v));
     }
     #[inline(always)]
-    fn load_bf16(self, x: &[bf16]) -> f32 {
-        x.first().map_or(0.0, |x| x.to_f32())
-    }
-    #[inline(always)]
     fn store_u8(self, v: f32, out: &mut [u8]) {
         assert!(out.len() <= 1);
         out.fill(v as u8);

@@ -210,14 +210,10 @@ fn integer_sums_are_exact_and_the_same_on_every_instruction_set() {
             &Epilogue::NONE,
             Output::F32(out.rows_mut(m)),
         );
-        for i in 0..m {
-            for j in 0..n {
-                let scale = q.rows(m).scales[i] * (1.0 / 127.0);
-                assert_eq!(
-                    out.row(i)[j],
-                    exact[i][j] as f32 * scale,
-                    "{isa} [{i}, {j}]"
-                );
+        for (i, exact) in exact.iter().enumerate() {
+            let scale = q.rows(m).scales[i] * (1.0 / 127.0);
+            for (j, exact) in exact.iter().enumerate() {
+                assert_eq!(out.row(i)[j], *exact as f32 * scale, "{isa} [{i}, {j}]");
             }
         }
         match &first {
