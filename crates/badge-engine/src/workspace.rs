@@ -112,7 +112,7 @@ impl Workspace {
         let backbone = &config.backbone;
         let (t, d) = (options.tokens_max, backbone.hidden);
         let rows = |count, columns| Activations::zeros(count, columns, precisions.blocks);
-        let mapped = if backbone.embedding == d { 0 } else { t };
+        let mapped = if model.embeddings.has_mapping() { t } else { 0 };
         let staged = if model.shares_one_block() { 0 } else { t };
         Self {
             pending: Vec::with_capacity(t),

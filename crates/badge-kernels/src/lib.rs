@@ -11,6 +11,7 @@
 )]
 
 pub mod activation;
+pub mod allocation;
 pub mod attention;
 pub mod embedding;
 pub mod gemm;

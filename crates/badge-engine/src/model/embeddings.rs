@@ -59,6 +59,11 @@ impl Embeddings {
         })
     }
 
+    /// Whether normalised sums are projected, and so need memory of their own.
+    pub(crate) fn has_mapping(&self) -> bool {
+        self.mapping.is_some()
+    }
+
     /// Writes the first block's input of `tokens` to rows `range` of `hidden`.
     ///
     /// # Shapes
