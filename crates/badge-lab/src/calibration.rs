@@ -9,6 +9,7 @@ use badge_train::evaluate::ExitLogits;
 use serde::{Deserialize, Serialize};
 
 use crate::evaluation::Subject;
+use crate::frontier::frontier;
 
 /// The file in a model directory that holds the chosen operating point.
 pub const CALIBRATION_FILE: &str = "exit_calibration.json";
@@ -73,8 +74,9 @@ impl Calibration {
         data_set: &str,
         max_drop: f64,
     ) -> Result<Self> {
+        let outputs = subject.outputs(logits)?;
         let point = |spec: PolicySpec| -> Result<OperatingPoint> {
-            let (score, layer_speedup) = subject.score_and_speedup(&spec, logits)?;
+            let (score, layer_speedup) = subject.score_and_speedup(&spec, &outputs)?;
             Ok(OperatingPoint {
                 policy: spec,
                 score,
@@ -100,7 +102,7 @@ impl Calibration {
         Ok(Self {
             version: 1,
             policy: chosen.policy.clone(),
-            frontier: frontier(&points),
+            frontier: frontier_of(&points),
             data_set: data_set.to_owned(),
             split: subject.split.name.to_string(),
             split_sha256: subject.split.sha256.clone(),
@@ -142,52 +144,10 @@ impl Calibration {
     }
 }
 
-/// The points that no other point beats, by ascending speed-up.
-fn frontier(points: &[OperatingPoint]) -> Vec<OperatingPoint> {
-    let mut sorted: Vec<&OperatingPoint> = points.iter().collect();
-    // The fastest first; of equals in speed the better score first.
-    sorted.sort_by(|a, b| {
-        b.layer_speedup
-            .total_cmp(&a.layer_speedup)
-            .then(b.score.total_cmp(&a.score))
-    });
-    let mut best = f64::NEG_INFINITY;
-    let mut kept: Vec<OperatingPoint> = Vec::new();
-    for point in sorted {
-        if point.score > best {
-            best = point.score;
-            kept.push(point.clone());
-        }
-    }
-    kept.reverse();
-    kept
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn point(score: f64, layer_speedup: f64) -> OperatingPoint {
-        OperatingPoint {
-            policy: PolicySpec::Full,
-            score,
-            layer_speedup,
-        }
-    }
-
-    #[test]
-    fn the_frontier_keeps_what_nothing_beats() {
-        let points = [
-            point(0.9, 1.0),
-            point(0.8, 2.0),
-            point(0.7, 1.5),
-            point(0.8, 1.8),
-            point(0.5, 3.0),
-        ];
-        let kept: Vec<_> = frontier(&points)
-            .iter()
-            .map(|p| (p.score, p.layer_speedup))
-            .collect();
-        assert_eq!(kept, [(0.9, 1.0), (0.8, 2.0), (0.5, 3.0)]);
-    }
+fn frontier_of(points: &[OperatingPoint]) -> Vec<OperatingPoint> {
+    let places = points
+        .iter()
+        .map(|point| (point.layer_speedup, point.score));
+    let kept = frontier(&places.collect::<Vec<_>>()).into_iter();
+    kept.map(|index| points[index].clone()).collect()
 }

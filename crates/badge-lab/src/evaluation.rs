@@ -1,19 +1,24 @@
 //! A model on a split: the score of every exit, and what a policy saves for what it costs.
 
+mod turns;
+
+use std::sync::Arc;
+
 use anyhow::Result;
 use badge_core::config::{HeadConfig, ModelConfig, ProblemType};
 use badge_core::cost::{ExitHistogram, MacTotals, ModelShape, TimeTotals};
-use badge_core::distribution::PredictionKind;
+use badge_core::distribution::{Prediction, PredictionKind};
 use badge_core::exit::Depth;
 use badge_core::policy::{Policy, PolicySpec};
 use badge_tasks::{LabelSpace, MetricKind, Split, Target};
 use badge_train::data::EncodedSplit;
-use badge_train::evaluate::{ExitLogits, ExitScores, evaluate};
-use badge_train::infer::classify;
-use badge_train::model::MultiExitModel;
+use badge_train::evaluate::{ExitLogits, ExitScores};
 use serde::{Deserialize, Serialize};
 
+use crate::inference::{Inference, OnRow};
 use crate::interval::{Interval, bootstrap};
+
+pub use turns::{Timed, Turns};
 
 /// The kind of answer that a model's exits give.
 pub fn prediction_kind(head: &HeadConfig) -> PredictionKind {
@@ -39,11 +44,11 @@ pub fn model_shape(config: &ModelConfig) -> ModelShape {
     }
 }
 
-/// A model, the rows it is held against, and how answers are judged.
+/// The rows a model is held against, and how its answers are judged.
 #[derive(Debug, Clone, Copy)]
 pub struct Subject<'a> {
-    /// The model.
-    pub model: &'a MultiExitModel,
+    /// What the model is.
+    pub config: &'a ModelConfig,
     /// The rows with their labels.
     pub split: &'a Split,
     /// The same as token ids.
@@ -105,66 +110,130 @@ pub struct TimeEvaluation {
     pub wall_clock_speedup: f64,
 }
 
-/// What is told while rows are timed: rows done and rows in all.
-pub type OnRow<'a> = &'a mut dyn FnMut(usize);
+/// What every exit says about every row, read once from the logits, for policies to be replayed
+/// over.
+#[derive(Debug)]
+pub struct ExitOutputs {
+    /// One prediction per exit of the plan, row by row.
+    pub predictions: Vec<Vec<Prediction>>,
+    /// The answers they stand for.
+    pub answers: Vec<Vec<Target>>,
+}
+
+/// Where each row left under a policy, and what it answered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Replay {
+    /// Depths, by row.
+    pub depths: Vec<Depth>,
+    /// Answers, by row.
+    pub answers: Vec<Target>,
+}
+
+/// What rows that leave where a policy says cost: counted, not timed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cost {
+    /// Rows that left at each depth.
+    pub histogram: ExitHistogram,
+    /// Multiply-accumulates of all rows.
+    pub macs: MacTotals,
+}
+
+impl Cost {
+    /// Mean depth at which rows left.
+    pub fn mean_exit(&self) -> f64 {
+        self.histogram.mean_depth().unwrap_or(0.0)
+    }
+
+    /// M / mean exit.
+    pub fn layer_speedup(&self) -> f64 {
+        self.histogram
+            .layer_speedup()
+            .map_or(1.0, |speedup| speedup.0)
+    }
+}
+
+impl TimeEvaluation {
+    /// Means over so many rows.
+    pub fn of(totals: TimeTotals, rows: usize) -> Self {
+        Self {
+            early_ms: totals.early_s * 1e3 / rows as f64,
+            plain_ms: totals.plain_s * 1e3 / rows as f64,
+            time_saved: totals.time_saved().0,
+            wall_clock_speedup: totals.wall_clock_speedup().0,
+        }
+    }
+}
 
 impl Subject<'_> {
     /// Runs every exit on every row.
     ///
     /// # Errors
     /// When a row does not fit the model or has no label.
-    pub fn evaluate(&self, on_row: OnRow) -> Result<(Evaluation, ExitLogits)> {
-        let logits = evaluate(self.model, self.encoded, on_row)?;
-        let scores = ExitScores::of(&logits, self.split, (self.metric, self.labels))?;
+    pub fn evaluate(
+        &self,
+        model: &mut dyn Inference,
+        on_row: OnRow,
+    ) -> Result<(Evaluation, ExitLogits)> {
+        let logits = model.all_exits(self.encoded, on_row)?;
+        Ok((self.scores(&logits)?, logits))
+    }
+
+    /// The score of every exit, from stored logits.
+    ///
+    /// # Errors
+    /// When a row has no label.
+    pub fn scores(&self, logits: &ExitLogits) -> Result<Evaluation> {
+        let scores = ExitScores::of(logits, self.split, (self.metric, self.labels))?;
         let truth = self.split.targets()?;
         let intervals = (0..logits.exits)
             .map(|exit| bootstrap(self.metric, &logits.answers(exit, self.labels), &truth))
             .collect();
-        let plan = self.model.config().exits().exits;
+        let plan = self.config.exits().exits;
         let depths = plan.depths().iter().map(|depth| depth.0).collect();
-        Ok((
-            Evaluation {
-                rows: logits.rows(),
-                depths,
-                scores,
-                intervals,
-            },
-            logits,
-        ))
+        Ok(Evaluation {
+            rows: logits.rows(),
+            depths,
+            scores,
+            intervals,
+        })
     }
 
     /// Builds a policy for the model.
     ///
     /// # Errors
     /// When the policy does not fit the model's exits.
-    pub fn policy(&self, spec: &PolicySpec) -> Result<Policy> {
-        let config = self.model.config();
-        Ok(spec.build(&config.exits().exits, prediction_kind(&config.head))?)
+    pub fn policy(&self, spec: &PolicySpec) -> Result<Arc<Policy>> {
+        let kind = prediction_kind(&self.config.head);
+        Ok(Arc::new(spec.build(&self.config.exits().exits, kind)?))
+    }
+
+    /// Reads stored logits as predictions and answers.
+    ///
+    /// # Errors
+    /// When a logit is not finite.
+    pub fn outputs(&self, logits: &ExitLogits) -> Result<ExitOutputs> {
+        let kind = prediction_kind(&self.config.head);
+        let mut outputs = ExitOutputs {
+            predictions: Vec::with_capacity(logits.rows()),
+            answers: Vec::with_capacity(logits.rows()),
+        };
+        for row in 0..logits.rows() {
+            outputs.predictions.push(logits.predictions(row, kind)?);
+            let answer = |exit| self.labels.decide(logits.logits(row, exit));
+            outputs
+                .answers
+                .push((0..logits.exits).map(answer).collect());
+        }
+        Ok(outputs)
     }
 
     /// Where each row leaves under a policy and what it answers, from stored logits.
     ///
     /// # Errors
     /// When the policy does not fit the model, or a logit is not finite.
-    pub fn exits(
-        &self,
-        spec: &PolicySpec,
-        logits: &ExitLogits,
-    ) -> Result<(Vec<Depth>, Vec<Target>)> {
-        self.exits_of(&self.policy(spec)?, logits)
-    }
-
-    fn exits_of(&self, policy: &Policy, logits: &ExitLogits) -> Result<(Vec<Depth>, Vec<Target>)> {
-        let mut state = policy.start();
-        let mut exits = Vec::with_capacity(logits.rows());
-        let mut answers = Vec::with_capacity(logits.rows());
-        for row in 0..logits.rows() {
-            let outputs = logits.predictions(row, policy.kind())?;
-            let exit = policy.replay(&mut state, &outputs);
-            answers.push(self.labels.decide(logits.logits(row, exit.position)));
-            exits.push(exit.depth);
-        }
-        Ok((exits, answers))
+    pub fn exits(&self, spec: &PolicySpec, logits: &ExitLogits) -> Result<Replay> {
+        let policy = self.policy(spec)?;
+        Ok(self.outputs(logits)?.replay(&policy))
     }
 
     /// Replays a policy over stored logits: score and cost without wall-clock time.
@@ -173,8 +242,7 @@ impl Subject<'_> {
     /// When the policy does not fit the model, or a logit is not finite.
     pub fn replay(&self, spec: &PolicySpec, logits: &ExitLogits) -> Result<PolicyEvaluation> {
         let policy = self.policy(spec)?;
-        let (exits, answers) = self.exits_of(&policy, logits)?;
-        self.judge(&policy, &exits, (&answers, logits))
+        self.judge(&policy, &self.outputs(logits)?.replay(&policy), logits)
     }
 
     /// Score and layer speed-up of a policy over stored logits, without the interval and cost that
@@ -182,92 +250,81 @@ impl Subject<'_> {
     ///
     /// # Errors
     /// As [`replay`](Self::replay).
-    pub fn score_and_speedup(&self, spec: &PolicySpec, logits: &ExitLogits) -> Result<(f64, f64)> {
+    pub fn score_and_speedup(
+        &self,
+        spec: &PolicySpec,
+        outputs: &ExitOutputs,
+    ) -> Result<(f64, f64)> {
         let policy = self.policy(spec)?;
-        let (exits, answers) = self.exits_of(&policy, logits)?;
-        let speedup = ExitHistogram::of(policy.plan(), exits).layer_speedup();
+        let Replay { depths, answers } = outputs.replay(&policy);
+        let speedup = ExitHistogram::of(policy.plan(), depths).layer_speedup();
         let score = self.split.score(self.metric, &answers)?;
         Ok((score, speedup.map_or(1.0, |speedup| speedup.0)))
     }
 
-    /// Runs a policy row by row at batch size 1 and takes the time of every row, each followed by
+    /// Runs a policy row by row at batch size 1 and takes the time of every row, beside that of
     /// the plain backbone with one exit on the same row, so that both see the same machine.
     ///
     /// # Errors
     /// As [`replay`](Self::replay).
     pub fn run(
         &self,
-        spec: &PolicySpec,
-        logits: &ExitLogits,
+        model: &mut dyn Inference,
+        (spec, logits): (&PolicySpec, &ExitLogits),
         on_row: OnRow,
     ) -> Result<PolicyEvaluation> {
-        let (policy, plain) = (self.policy(spec)?, self.policy(&PolicySpec::Full)?);
-        let encodings = self.encoded.encodings();
-        if let Some(first) = encodings.first() {
-            classify(self.model, first, &plain)?; // The first row pays for cold caches.
-        }
-        let mut times = TimeTotals {
-            early_s: 0.0,
-            plain_s: 0.0,
+        let policy = self.policy(spec)?;
+        let turns = Turns {
+            rows: self.encoded.encodings().iter().collect(),
+            policies: vec![Arc::clone(&policy)],
+            plain: self.policy(&PolicySpec::Full)?,
         };
-        let mut exits = Vec::with_capacity(encodings.len());
-        let mut answers = Vec::with_capacity(encodings.len());
-        for (row, encoding) in encodings.iter().enumerate() {
-            // In turn the one or the other goes first: the second finds the row in the caches.
-            let plain_first = row % 2 == 1;
-            if plain_first {
-                times.plain_s += classify(self.model, encoding, &plain)?.seconds;
-            }
-            let early = classify(self.model, encoding, &policy)?;
-            times.early_s += early.seconds;
-            if !plain_first {
-                times.plain_s += classify(self.model, encoding, &plain)?.seconds;
-            }
-            answers.push(self.labels.decide(&early.logits));
-            exits.push(early.depth);
-            on_row(1);
-        }
-        let mut evaluation = self.judge(&policy, &exits, (&answers, logits))?;
-        let rows = encodings.len() as f64;
-        evaluation.time = Some(TimeEvaluation {
-            early_ms: times.early_s * 1e3 / rows,
-            plain_ms: times.plain_s * 1e3 / rows,
-            time_saved: times.time_saved().0,
-            wall_clock_speedup: times.wall_clock_speedup().0,
-        });
+        let timed = turns
+            .run(model, on_row)?
+            .pop()
+            .expect("one result per policy");
+        let mut evaluation = self.judge(&policy, &timed.replay, logits)?;
+        let rows = timed.replay.depths.len();
+        evaluation.time = Some(TimeEvaluation::of(timed.totals, rows));
         Ok(evaluation)
     }
 
     fn judge(
         &self,
         policy: &Policy,
-        exits: &[Depth],
-        (answers, logits): (&[Target], &ExitLogits),
+        replay: &Replay,
+        logits: &ExitLogits,
     ) -> Result<PolicyEvaluation> {
-        let histogram = ExitHistogram::of(policy.plan(), exits.iter().copied());
+        let Replay { depths, answers } = replay;
+        let cost = self.cost(policy, depths);
         let deepest = logits.answers(logits.exits - 1, self.labels);
-        let agreeing = answers.iter().zip(&deepest).filter(|(a, b)| a == b).count();
-        let macs = self.macs(policy, exits);
         let rows = answers.len() as f64;
         Ok(PolicyEvaluation {
             policy: policy.spec().clone(),
             score: self.split.score(self.metric, answers)?,
             interval: bootstrap(self.metric, answers, &self.split.targets()?),
-            agreement: agreeing as f64 / rows,
-            histogram: histogram
+            agreement: share_of_equals(answers, &deepest),
+            histogram: cost
+                .histogram
                 .iter()
                 .map(|(depth, count)| (depth.0, count))
                 .collect(),
-            mean_exit: histogram.mean_depth().unwrap_or(0.0),
-            layer_speedup: histogram.layer_speedup().map_or(1.0, |speedup| speedup.0),
-            flops: badge_core::cost::flops(macs.early) as f64 / rows,
-            flops_plain: badge_core::cost::flops(macs.plain) as f64 / rows,
+            mean_exit: cost.mean_exit(),
+            layer_speedup: cost.layer_speedup(),
+            flops: badge_core::cost::flops(cost.macs.early) as f64 / rows,
+            flops_plain: badge_core::cost::flops(cost.macs.plain) as f64 / rows,
             time: None,
         })
     }
 
-    fn macs(&self, policy: &Policy, exits: &[Depth]) -> MacTotals {
-        let shape = model_shape(self.model.config());
+    /// What it costs that rows leave at these depths under a policy.
+    ///
+    /// # Panics
+    /// When there is not one depth per row, or a depth carries no exit.
+    pub fn cost(&self, policy: &Policy, depths: &[Depth]) -> Cost {
+        let encodings = self.encoded.encodings();
+        assert_eq!(depths.len(), encodings.len(), "one depth per row");
+        let shape = model_shape(self.config);
         let needed: Vec<Depth> = policy
             .plan()
             .depths()
@@ -275,11 +332,44 @@ impl Subject<'_> {
             .copied()
             .filter(|d| policy.needs(*d))
             .collect();
-        let mut totals = MacTotals { early: 0, plain: 0 };
-        for (encoding, depth) in self.encoded.encodings().iter().zip(exits) {
-            totals.early += shape.macs_to(*depth, encoding.len(), &needed);
-            totals.plain += shape.plain_macs(encoding.len());
+        let mut macs = MacTotals { early: 0, plain: 0 };
+        for (encoding, depth) in encodings.iter().zip(depths) {
+            macs.early += shape.macs_to(*depth, encoding.len(), &needed);
+            macs.plain += shape.plain_macs(encoding.len());
         }
-        totals
+        Cost {
+            histogram: ExitHistogram::of(policy.plan(), depths.iter().copied()),
+            macs,
+        }
     }
+}
+
+impl ExitOutputs {
+    /// Where each row leaves under a policy, and what it answers.
+    ///
+    /// # Panics
+    /// When the policy was built for another model.
+    pub fn replay(&self, policy: &Policy) -> Replay {
+        let mut state = policy.start();
+        let mut replay = Replay {
+            depths: Vec::with_capacity(self.answers.len()),
+            answers: Vec::with_capacity(self.answers.len()),
+        };
+        for (predictions, answers) in self.predictions.iter().zip(&self.answers) {
+            let exit = policy.replay(&mut state, predictions);
+            replay.depths.push(exit.depth);
+            replay.answers.push(answers[exit.position].clone());
+        }
+        replay
+    }
+}
+
+/// Share of places at which two lists hold the same.
+///
+/// # Panics
+/// When the lists differ in length.
+pub(crate) fn share_of_equals<T: PartialEq>(one: &[T], other: &[T]) -> f64 {
+    assert_eq!(one.len(), other.len());
+    let equal = one.iter().zip(other).filter(|(a, b)| a == b).count();
+    equal as f64 / one.len() as f64
 }

@@ -20,8 +20,9 @@ use serde::Serialize;
 
 use self::corpus::{Corpus, Grade};
 use crate::calibration::Calibration;
-use crate::evaluation::{Evaluation, PolicyEvaluation, Subject};
+use crate::evaluation::{Evaluation, PolicyEvaluation, Replay, Subject};
 use crate::fine_tune::{FineTuned, Place, fine_tune};
+use crate::inference::Reference;
 
 pub use presentation::{files, grade_table, report, speed_score_plot};
 pub use recipe::{TOKENS_MAX, training};
@@ -154,14 +155,15 @@ impl Quickstart {
         let tokenizer = self.tokenizer()?;
         let (metric, labels) = (self.data.task.metric, &self.data.task.label_space);
         let dev_rows = EncodedSplit::new(&self.data.dev, &tokenizer, TOKENS_MAX)?;
+        let mut reference = Reference::new(model);
         let dev = Subject {
-            model,
+            config: model.config(),
             split: &self.data.dev,
             encoded: &dev_rows,
             metric,
             labels,
         };
-        let (_, dev_logits) = dev.evaluate(&mut |_| {})?;
+        let (_, dev_logits) = dev.evaluate(&mut reference, &mut |_| {})?;
         let name = &self.data.task.name;
         let calibration = Calibration::choose(&dev, &dev_logits, name, MAX_DROP)?;
         calibration.write(directory)?;
@@ -171,7 +173,7 @@ impl Quickstart {
             split: &self.data.test,
             ..dev
         };
-        let (evaluation, logits) = test.evaluate(&mut |_| {})?;
+        let (evaluation, logits) = test.evaluate(&mut reference, &mut |_| {})?;
         let chosen = &calibration.policy;
         let policies = [
             PolicySpec::Full,
@@ -180,7 +182,7 @@ impl Quickstart {
         ];
         let policies = policies
             .iter()
-            .map(|spec| test.run(spec, &logits, on_row))
+            .map(|spec| test.run(&mut reference, (spec, &logits), on_row))
             .collect::<Result<Vec<_>>>()?;
         Ok(Results {
             by_grade: self.by_grade(&test, &logits, chosen)?,
@@ -204,7 +206,7 @@ impl Quickstart {
         chosen: &PolicySpec,
     ) -> Result<Vec<GradeScores>> {
         let truth = subject.split.targets()?;
-        let (exits, answers) = subject.exits(chosen, logits)?;
+        let Replay { depths, answers } = subject.exits(chosen, logits)?;
         let rows_of = |grade| -> Vec<usize> {
             (0..truth.len())
                 .filter(|row| self.grades[*row] == grade)
@@ -225,7 +227,7 @@ impl Quickstart {
             .into_iter()
             .map(|grade| {
                 let rows = rows_of(grade);
-                let depths: usize = rows.iter().map(|row| exits[*row].0).sum();
+                let blocks: usize = rows.iter().map(|row| depths[*row].0).sum();
                 GradeScores {
                     grade: grade.name(),
                     rows: rows.len(),
@@ -234,7 +236,7 @@ impl Quickstart {
                         .map(|answers| accuracy(&rows, answers))
                         .collect(),
                     policy_score: accuracy(&rows, &answers),
-                    mean_exit: depths as f64 / rows.len() as f64,
+                    mean_exit: blocks as f64 / rows.len() as f64,
                 }
             })
             .collect())
@@ -278,11 +280,12 @@ fn shown(text: &'static str, answer: &Answer, labels: &LabelSpace) -> ShownLine 
 
 /// Divergence-based exiting with patience 1 over the range of useful thresholds.
 fn dge_curve(subject: &Subject, logits: &ExitLogits) -> Result<Vec<(f64, f64)>> {
+    let outputs = subject.outputs(logits)?;
     let mut points = Vec::new();
     for step in 1..=24 {
         let tau = std::f64::consts::LN_2 * f64::from(step) / 24.0;
         let spec = PolicySpec::from(DivergenceBased::new(tau, 1)?);
-        let (score, speedup) = subject.score_and_speedup(&spec, logits)?;
+        let (score, speedup) = subject.score_and_speedup(&spec, &outputs)?;
         points.push((speedup, 100.0 * score));
     }
     Ok(points)

@@ -10,6 +10,7 @@ use crate::commands::fetch::FetchArgs;
 use crate::commands::inspect::InspectArgs;
 use crate::commands::predict::PredictArgs;
 use crate::commands::quickstart::QuickstartArgs;
+use crate::commands::sweep::SweepArgs;
 use crate::commands::train::TrainArgs;
 
 /// Fast, adaptive BERT inference: train multi-exit encoders, let each input leave the network as
@@ -55,6 +56,8 @@ pub(crate) enum Command {
     Train(Box<TrainArgs>),
     /// Score every exit of a model, and what a policy saves
     Eval(EvalArgs),
+    /// Draw the speed-score curves of a model's policies
+    Sweep(SweepArgs),
     /// Classify texts, each as deep as it needs
     Predict(PredictArgs),
     /// Show what a model directory holds, and check every tensor of it

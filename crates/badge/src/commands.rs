@@ -2,14 +2,17 @@
 
 pub(crate) mod bench;
 pub(crate) mod completions;
+mod computing;
 pub(crate) mod doctor;
 pub(crate) mod eval;
 mod facts;
 pub(crate) mod fetch;
+mod held_out;
 pub(crate) mod inspect;
 pub(crate) mod predict;
 pub(crate) mod quickstart;
 mod sources;
+pub(crate) mod sweep;
 pub(crate) mod train;
 
 use std::process::ExitCode;
@@ -61,6 +64,7 @@ pub(crate) fn run(cli: Cli, console: Console, threads: usize) -> Result<Verdict>
         Command::Quickstart(args) => quickstart::run(&args, context),
         Command::Train(args) => train::run(*args, context),
         Command::Eval(args) => eval::run(&args, context),
+        Command::Sweep(args) => sweep::run(&args, context),
         Command::Predict(args) => predict::run(&args, context),
         Command::Inspect(args) => inspect::run(&args, context),
         Command::Fetch(args) => fetch::run(&args, context),

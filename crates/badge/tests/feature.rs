@@ -385,7 +385,9 @@ fn completions_know_every_command() {
     let setup = Setup::new();
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let script = stdout(&done(&setup, &format!("completions {shell}")));
-        for command in ["train", "eval", "predict", "inspect", "fetch", "doctor"] {
+        for command in [
+            "train", "eval", "sweep", "predict", "inspect", "fetch", "doctor",
+        ] {
             assert!(script.contains(command), "{shell} does not know {command}");
         }
         let whole = document(&setup, &format!("completions {shell}"));
@@ -400,6 +402,7 @@ fn every_command_shows_an_example() {
         "quickstart",
         "train",
         "eval",
+        "sweep",
         "predict",
         "inspect",
         "fetch",

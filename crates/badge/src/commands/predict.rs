@@ -5,6 +5,8 @@ mod row;
 
 use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use badge_core::cost::ExitHistogram;
@@ -12,20 +14,17 @@ use badge_core::policy::{Policy, PolicySpec};
 use badge_lab::calibration::Calibration;
 use badge_lab::evaluation::prediction_kind;
 use badge_lab::fine_tune::label_space_of;
+use badge_lab::inference::{Answer, Inference};
 use badge_tasks::dataset::{Format, common_columns, parse_inputs, read_inputs};
 use badge_tasks::task::{Column, Columns, Example};
 use badge_tasks::{Encoding, LabelSpace, Tokenizer};
-use badge_train::Device;
 use badge_train::data::EncodedSplit;
-use badge_train::evaluate::evaluate;
-use badge_train::infer::classify;
-use badge_train::model::MultiExitModel;
-use badge_train::model_directory::read_model;
 use clap::Args;
 use serde::Serialize;
 
 use self::output::{Form, Output};
 use self::row::PredictionRow;
+use super::computing::ComputingArgs;
 use super::{Session, Verdict, sources};
 use crate::console::Console;
 
@@ -59,6 +58,8 @@ pub(crate) struct PredictArgs {
     /// Longest input in tokens [default: what the model was trained on, else 128]
     #[arg(long, value_name = "TOKENS")]
     max_length: Option<usize>,
+    #[command(flatten)]
+    computing: ComputingArgs,
     /// Add the logits of every exit, also of those the policy does not reach
     #[arg(long)]
     logits: bool,
@@ -87,29 +88,39 @@ struct Summary {
     ms_per_row: f64,
 }
 
+/// Rows that are answered together: enough to keep batches full while rows leave them, few enough
+/// that output comes while later rows are still computed.
+const ROWS_TOGETHER: usize = 256;
+
 pub(crate) fn run(args: &PredictArgs, session: Session) -> Result<Verdict> {
     let console = session.console;
     let form = args.form(console)?;
-    let predictor = Predictor::open(args, console)?;
+    let mut predictor = Predictor::open(args, session)?;
     let examples = args.examples(console)?;
     let encoded = predictor.encode(&examples, args.max_length)?;
     let with_pairs = examples.iter().any(|example| example.pair.is_some());
-    let mut output = Output::new(console, form, &predictor.labels, with_pairs);
+    let labels = predictor.labels.clone();
+    let mut output = Output::new(console, form, &labels, with_pairs);
     output.begin()?;
     let bar = console.bar(examples.len() as u64, "predicting");
     let mut histogram = ExitHistogram::new(predictor.policy.plan());
     let mut seconds = 0.0;
-    for (example, encoding) in examples.iter().zip(encoded.encodings()) {
-        let answer = classify(&predictor.model, encoding, &predictor.policy)?;
-        histogram.record(answer.depth);
-        seconds += answer.seconds;
-        let exits = predictor.policy.plan().deepest();
-        let mut row = PredictionRow::new(example, &answer, exits, &predictor.labels);
-        if args.logits {
-            row.exit_logits = Some(predictor.exit_logits(encoding)?);
+    let exits = predictor.policy.plan().deepest();
+    let chunks = examples
+        .chunks(ROWS_TOGETHER)
+        .zip(encoded.encodings().chunks(ROWS_TOGETHER));
+    for (examples, encodings) in chunks {
+        let start = Instant::now();
+        let answers = predictor.answers(encodings)?;
+        seconds += start.elapsed().as_secs_f64();
+        let mut exit_logits = predictor.exit_logits(encodings, args)?.into_iter();
+        for (example, answer) in examples.iter().zip(&answers) {
+            histogram.record(answer.depth);
+            let mut row = PredictionRow::new(example, answer, exits, &labels);
+            row.exit_logits = exit_logits.next();
+            bar.suspend(|| output.row(row))?;
+            bar.inc(1);
         }
-        bar.suspend(|| output.row(row))?;
-        bar.inc(1);
     }
     bar.finish_and_clear();
     let summary = Summary {
@@ -125,16 +136,17 @@ pub(crate) fn run(args: &PredictArgs, session: Session) -> Result<Verdict> {
 
 /// A model with everything that turns a text into an answer.
 struct Predictor {
-    model: MultiExitModel,
+    model: Box<dyn Inference>,
     tokenizer: Tokenizer,
     labels: LabelSpace,
-    policy: Policy,
+    policy: Arc<Policy>,
 }
 
 impl Predictor {
-    fn open(args: &PredictArgs, console: Console) -> Result<Self> {
+    fn open(args: &PredictArgs, session: Session) -> Result<Self> {
+        let console = session.console;
         let directory = sources::model_directory(&args.model, console)?;
-        let model = read_model(&directory, &Device::Cpu)?;
+        let model = args.computing.open(&directory, session)?;
         let tokenizer = Tokenizer::from_directory(&directory)?;
         let config = model.config();
         let labels = label_space_of(&config.head)?;
@@ -151,8 +163,12 @@ impl Predictor {
             model,
             tokenizer,
             labels,
-            policy,
+            policy: Arc::new(policy),
         })
+    }
+
+    fn answers(&mut self, rows: &[Encoding]) -> Result<Vec<Answer>> {
+        self.model.classify(rows, &self.policy)
     }
 
     /// Token ids of every row, all checked before the first answer is printed.
@@ -167,14 +183,21 @@ impl Predictor {
         Ok(encoded)
     }
 
-    /// The logits of every exit on one row, in the order of the plan.
-    fn exit_logits(&self, encoding: &Encoding) -> Result<Vec<Vec<f32>>> {
-        let row = vec![encoding.clone()];
-        let row = EncodedSplit::from_encodings(row, Vec::new(), self.tokenizer.pad_id());
-        let logits = evaluate(&self.model, &row, |_| {})?;
-        Ok((0..logits.exits)
-            .map(|exit| logits.logits(0, exit).to_vec())
-            .collect())
+    /// The logits of every exit on each of the rows, in the order of the plan; none if they are
+    /// not asked for.
+    fn exit_logits(&mut self, rows: &[Encoding], args: &PredictArgs) -> Result<Vec<Vec<Vec<f32>>>> {
+        if !args.logits {
+            return Ok(Vec::new());
+        }
+        let rows = EncodedSplit::from_encodings(rows.to_vec(), Vec::new(), self.tokenizer.pad_id());
+        let logits = self.model.all_exits(&rows, &mut |_| {})?;
+        let of_row = |row| {
+            let exits = 0..logits.exits;
+            exits
+                .map(|exit| logits.logits(row, exit).to_vec())
+                .collect()
+        };
+        Ok((0..rows.len()).map(of_row).collect())
     }
 }
 

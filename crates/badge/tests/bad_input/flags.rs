@@ -42,6 +42,42 @@ pub(crate) const FLAGS: &[Case] = &[
         &["fixed:99", "1..=5"],
     ),
     case(
+        "unknown engine",
+        NOTHING,
+        "predict --model model --engine steam texts.txt",
+        &["--engine", "`steam`", "trainer"],
+    ),
+    case(
+        "unknown precision",
+        NOTHING,
+        "predict --model model --precision fp4 texts.txt",
+        &["--precision", "fp4", "int8"],
+    ),
+    case(
+        "a precision that the trainer does not have",
+        NOTHING,
+        "predict --model model --engine trainer --precision int8 texts.txt",
+        &["--precision", "f32, not in int8"],
+    ),
+    case(
+        "unknown yardstick",
+        NOTHING,
+        "eval --model model --task task.toml --compare truth",
+        &["--compare", "`truth`", "trainer"],
+    ),
+    case(
+        "a policy without a curve",
+        NOTHING,
+        "sweep --model model --task task.toml --policies dge,full --out curves",
+        &["--policies", "`full`", "dge, fixed"],
+    ),
+    case(
+        "curves into a model directory",
+        NOTHING,
+        "sweep --model model --task task.toml --out model",
+        &["--out", "model directory"],
+    ),
+    case(
         "no epochs",
         NOTHING,
         "train --backbone model --task task.toml --out out --epochs 0",

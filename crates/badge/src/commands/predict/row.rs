@@ -2,9 +2,9 @@
 
 use badge_core::distribution::{BinaryDistribution, Prediction};
 use badge_core::exit::Depth;
+use badge_lab::inference::Answer;
+use badge_tasks::LabelSpace;
 use badge_tasks::task::Example;
-use badge_tasks::{LabelSpace, Target};
-use badge_train::infer::Answer;
 use serde::{Serialize, Serializer};
 
 /// A row as JSON holds it; the other forms are made from it.
@@ -85,14 +85,10 @@ impl RowAnswer {
             },
             Prediction::MultiLabel(each) => {
                 let probabilities = each.iter().map(BinaryDistribution::probability).collect();
-                let chosen = match labels.decide(&answer.logits) {
-                    Target::Classes(chosen) => chosen,
-                    other => unreachable!("a multi-label answer is a set, not {other:?}"),
-                };
-                let all = labels.labels().iter().zip(chosen);
+                let all = labels.labels().iter().zip(each);
                 Self::Labels {
                     label: all
-                        .filter(|(_, holds)| *holds)
+                        .filter(|(_, answer)| answer.applies())
                         .map(|(label, _)| label.clone())
                         .collect(),
                     probabilities: named(probabilities),

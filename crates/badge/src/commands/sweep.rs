@@ -1,0 +1,180 @@
+//! `badge sweep`: the speed-score curves of a model's policies.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use badge_lab::inference::Inference;
+use badge_lab::record::{RECORD_FILE, now};
+use badge_lab::sweep::{Family, Origin, Sweep, curve_table};
+use clap::Args;
+use serde::Serialize;
+
+use super::computing::ComputingArgs;
+use super::held_out::{HeldOut, LogitsFile, Wanted, check_out, write_logits};
+use super::{Session, Verdict, sources};
+
+/// Flags of `badge sweep`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Example:\n  badge sweep --model runs/rte --task rte --data glue/RTE --out curves"
+)]
+pub(crate) struct SweepArgs {
+    /// Model directory or hub id
+    #[arg(long, value_name = "DIR|HUB_ID")]
+    model: String,
+    /// A built-in task (rte, mrpc, sst2, ...) or a task.toml
+    #[arg(long)]
+    task: String,
+    /// Folder with the task's files [default: fetched from the hub]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// dev, test, train, or official-test where the corpus has a labelled one
+    #[arg(long, default_value = "dev")]
+    split: String,
+    /// Policies to draw curves of: all, or some of dge, fixed, separated by commas
+    #[arg(long, value_name = "all|NAMES", default_value = "all")]
+    policies: String,
+    /// Folder to write curve.csv, curve.json, curve.svg, report.html and record.json to
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Rows to take the time of at batch size 1 under every policy worth it; 0 for none
+    #[arg(long, value_name = "ROWS", default_value_t = 200)]
+    timed_rows: usize,
+    #[command(flatten)]
+    computing: ComputingArgs,
+    /// Longest input in tokens [default: what the model was trained on, else 128]
+    #[arg(long, value_name = "TOKENS")]
+    max_length: Option<usize>,
+}
+
+#[derive(Debug, Serialize)]
+struct Outcome<'a> {
+    #[serde(flatten)]
+    sweep: &'a Sweep,
+    logits: LogitsFile,
+}
+
+pub(crate) fn run(args: &SweepArgs, session: Session) -> Result<Verdict> {
+    let started = now();
+    check_out(&args.out)?;
+    let families = families(&args.policies).context("--policies")?;
+    let (held_out, mut model) = HeldOut::open(args.wanted(), session)?;
+    let subject = held_out.subject();
+    let (_, logits) = held_out.evaluate(&mut *model, session)?;
+    let origin = Origin {
+        task: &held_out.data.task.name,
+        computed_by: &model.provenance(),
+    };
+    let mut sweep = Sweep::replay(&subject, &logits, &families, origin)?;
+    measure(
+        &mut sweep,
+        (&held_out, &mut *model),
+        args.timed_rows,
+        session,
+    )?;
+    sweep.write(&args.out)?;
+    let outcome = Outcome {
+        logits: write_logits(&args.out, &logits, &sweep.split)?,
+        sweep: &sweep,
+    };
+    let record = held_out.record("sweep", session, &sweep.computed_by)?;
+    let mut record = record.started(started);
+    record.configuration = args.configuration(&families);
+    record.results = serde_json::to_value(&outcome)?;
+    record.finished(now()).write(&args.out.join(RECORD_FILE))?;
+    session.console.result(&outcome, &args.report(&sweep))?;
+    Ok(Verdict::Done)
+}
+
+impl SweepArgs {
+    fn wanted(&self) -> Wanted<'_> {
+        Wanted {
+            model: &self.model,
+            task: &self.task,
+            data: self.data.as_deref(),
+            split: &self.split,
+            max_length: self.max_length,
+            computing: &self.computing,
+        }
+    }
+
+    fn configuration(&self, families: &[Family]) -> serde_json::Value {
+        serde_json::json!({
+            "task": self.task, "split": self.split, "max_length": self.max_length,
+            "policies": families, "timed_rows": self.timed_rows,
+            "model": sources::label(&self.model), "engine": self.computing.engine,
+            "precision": self.computing.precision.to_string(),
+        })
+    }
+
+    fn report(&self, sweep: &Sweep) -> String {
+        let Sweep {
+            task,
+            split,
+            rows,
+            metric,
+            computed_by,
+            divergence,
+            ..
+        } = sweep;
+        format!(
+            "{task}, {split} split, {rows} rows, {metric} in percent; computed by {computed_by}\n\
+             {} policies, dge by divergence {divergence}; those that no other of their kind beats \
+             in both\nscore and layer speed-up:\n\n{}\nIn {}: report.html, curve.svg, curve.csv, \
+             curve.json, record.json.\n",
+            sweep.points.len(),
+            curve_table(sweep).to_text(),
+            self.out.display(),
+        )
+    }
+}
+
+/// The curves that `--policies` names, each once.
+fn families(names: &str) -> Result<Vec<Family>> {
+    if names == "all" {
+        return Ok(Family::CURVES.to_vec());
+    }
+    let mut families = Vec::new();
+    for name in names.split(',') {
+        let family = name.trim().parse().map_err(anyhow::Error::msg)?;
+        if !families.contains(&family) {
+            families.push(family);
+        }
+    }
+    Ok(families)
+}
+
+fn measure(
+    sweep: &mut Sweep,
+    (held_out, model): (&HeldOut, &mut dyn Inference),
+    rows_max: usize,
+    session: Session,
+) -> Result<()> {
+    let rows = rows_max.min(held_out.split().len());
+    let steps = rows * sweep.worth_timing().len();
+    let bar = session.console.bar(steps as u64, "timing");
+    let result = sweep.measure(&held_out.subject(), model, rows_max, &mut |rows| {
+        bar.inc(rows as u64);
+    });
+    bar.finish_and_clear();
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn policies_are_named_once_or_all_together() {
+        assert_eq!(families("all").unwrap(), Family::CURVES);
+        assert_eq!(
+            families("fixed, dge,fixed").unwrap(),
+            [Family::Fixed, Family::Dge]
+        );
+        let told = families("psychic").unwrap_err().to_string();
+        assert!(
+            told.contains("`psychic`") && told.contains("dge, fixed"),
+            "{told}"
+        );
+    }
+}
