@@ -6,8 +6,15 @@ use badge_core::exit::Depth;
 #[derive(Debug)]
 pub(crate) struct CostModel {
     curve: Curve,
-    /// For each depth, from 0, the share of sequences that leave where they may.
-    exit_rates: Vec<f64>,
+    /// One a depth, from 0.
+    exit_rates: Vec<ExitRate>,
+}
+
+/// The share of sequences that leave where they may.
+#[derive(Debug, Clone, Copy, Default)]
+struct ExitRate {
+    share: f64,
+    sequences: f64,
 }
 
 /// How many rows each way computes.
@@ -47,8 +54,9 @@ const WEIGHT_OF_FASTER: f64 = 0.5;
 /// Weight of a time above the estimate, enough to follow a machine that has slowed down.
 const WEIGHT_OF_SLOWER: f64 = 1.0 / 16.0;
 
-/// Weight of one more sequence in the exit rate of a depth.
-const WEIGHT_OF_SEQUENCE: f64 = 1.0 / 32.0;
+/// An exit rate is the plain average of this many sequences, then follows the later ones: policies
+/// and texts change, hour by hour in a server.
+const SEQUENCES_REMEMBERED: f64 = 32.0;
 
 /// A single row takes about as long as this many: the weights are read all the same.
 const ROWS_AT_LEAST: f64 = 8.0;
@@ -67,7 +75,7 @@ impl CostModel {
     pub(crate) fn new(blocks: usize) -> Self {
         Self {
             curve: Curve::default(),
-            exit_rates: vec![0.0; blocks],
+            exit_rates: vec![ExitRate::default(); blocks],
         }
     }
 
@@ -79,12 +87,13 @@ impl CostModel {
     /// Takes note of what became of a sequence that might have left.
     pub(crate) fn decided(&mut self, depth: Depth, left: bool) {
         let rate = &mut self.exit_rates[depth.index().0];
-        *rate += WEIGHT_OF_SEQUENCE * (f64::from(u8::from(left)) - *rate);
+        rate.sequences = SEQUENCES_REMEMBERED.min(rate.sequences + 1.0);
+        rate.share += (f64::from(u8::from(left)) - rate.share) / rate.sequences;
     }
 
     /// The probability that a sequence which may leave at `depth` does.
     pub(crate) fn exit_rate(&self, depth: Depth) -> f64 {
-        self.exit_rates[depth.index().0]
+        self.exit_rates[depth.index().0].share
     }
 
     /// Whether \[CLS\] first is expected to take less time than all rows together; no as long as
@@ -211,10 +220,14 @@ mod tests {
     #[test]
     fn exit_rates_follow_what_sequences_do() {
         let mut model = model(&[]);
-        for _ in 0..200 {
-            model.decided(Depth(3), true);
+        for left in [true, true, false, true] {
+            model.decided(Depth(3), left);
         }
-        assert!(model.exit_rate(Depth(3)) > 0.99);
+        assert!((model.exit_rate(Depth(3)) - 0.75).abs() < 1e-9);
         assert_eq!(model.exit_rate(Depth(4)), 0.0);
+        for _ in 0..200 {
+            model.decided(Depth(3), false);
+        }
+        assert!(model.exit_rate(Depth(3)) < 0.01);
     }
 }

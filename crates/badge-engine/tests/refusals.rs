@@ -264,3 +264,9 @@ fn a_profile_counts_the_operations_and_depths_that_ran() {
     engine.reset_profile();
     assert!(engine.profile().depth(Depth(1)).is_zero());
 }
+
+#[test]
+fn an_engine_can_be_handed_to_another_thread() {
+    fn sent<T: Send>() {}
+    sent::<Engine>();
+}
