@@ -55,36 +55,50 @@ fn quantiles(mut savings: Vec<Saving>, steps: usize) -> Vec<f64> {
     savings.sort_by(|a, b| a.above.total_cmp(&b.above));
     let total: usize = savings.iter().map(|saving| saving.blocks).sum();
     let mut taus: Vec<f64> = Vec::with_capacity(steps);
-    let mut saved = 0;
-    for saving in savings {
-        saved += saving.blocks;
-        // The next step is reached.
-        if saved * steps >= total * (taus.len() + 1) && saving.above.is_finite() {
-            let tau = just_above(saving.above);
-            while saved * steps >= total * (taus.len() + 1) {
-                taus.push(tau);
-            }
+    let (mut saved, mut step) = (0, 1);
+    for equals in savings.chunk_by(|a, b| a.above == b.above) {
+        let above = equals[0].above;
+        if above.is_infinite() {
+            break; // No threshold lets these rows leave.
+        }
+        saved += equals.iter().map(|saving| saving.blocks).sum::<usize>();
+        if saved * steps >= total * step {
+            step = saved * steps / total + 1;
+            taus.push(above);
         }
     }
-    taus.dedup();
-    taus
+    let next = |tau: f64| savings.partition_point(|saving| saving.above <= tau);
+    let larger = |tau| {
+        savings
+            .get(next(tau))
+            .map_or(f64::INFINITY, |saving| saving.above)
+    };
+    taus.into_iter()
+        .map(|tau| just_above(tau, larger(tau)))
+        .collect()
 }
 
-/// A number with four digits that is larger, for the threshold is strict.
-fn just_above(value: f64) -> f64 {
+/// The shortest number of four digits or more that is larger than `value`, for the threshold is
+/// strict, and does not pass the next larger value.
+fn just_above(value: f64, next: f64) -> f64 {
     const LEAST: f64 = 1e-9;
     if value < LEAST {
-        return LEAST;
+        let between = 0.5 * (value + next);
+        return if between > value {
+            LEAST.min(between)
+        } else {
+            next
+        };
     }
-    let exponent = value.log10().floor() as i32 - 3;
-    let digits = (value / 10f64.powi(exponent)).floor() as u32;
-    let number = |digits: u32| -> f64 {
-        let text = format!("{digits}e{exponent}");
+    let exponent = value.log10().floor() as i32;
+    let above = |digits: i32| -> f64 {
+        let unit = exponent + 1 - digits;
+        let mantissa = (value * 10f64.powi(-unit)).floor() as u64 + 1;
+        let text = format!("{mantissa}e{unit}");
         text.parse().expect("digits and an exponent are a number")
     };
-    let mut above = (digits + 1..).map(number);
-    let found = above.find(|number| *number > value);
-    found.expect("the digits grow without end")
+    let fits = |number: &f64| *number > value && *number <= next;
+    (4..=15).map(above).find(fits).unwrap_or(next)
 }
 
 #[cfg(test)]
@@ -153,16 +167,35 @@ mod tests {
     }
 
     #[test]
-    fn thresholds_are_short_numbers_just_above() {
-        for (value, above) in [
-            (0.0, 1e-9),
-            (0.3, 0.3001),
-            (0.123_456, 0.1235),
-            (9.9999, 10.0),
-            (1.0, 1.001),
-            (6.912e-5, 6.913e-5),
+    fn thresholds_are_short_numbers_between_two_values() {
+        for (value, next, above) in [
+            (0.0, 0.5, 1e-9),
+            (0.0, 4e-12, 2e-12),
+            (0.0, 5e-324, 5e-324),
+            (0.3, 0.5, 0.3001),
+            (0.123_456, 0.2, 0.1235),
+            (9.9999, 11.0, 10.0),
+            (1.0, f64::INFINITY, 1.001),
+            (6.912e-5, 7e-5, 6.913e-5),
+            (0.612_347, 0.612_359, 0.612_35),
+            (0.25, 0.25f64.next_up(), 0.25f64.next_up()),
         ] {
-            assert_eq!(just_above(value), above, "{value}");
+            assert_eq!(just_above(value, next), above, "{value}");
+        }
+    }
+
+    #[test]
+    fn values_close_together_are_told_apart() {
+        let saving = |i: u32| Saving {
+            above: std::f64::consts::LN_2 + 1e-7 * f64::from(i),
+            blocks: 1,
+        };
+        let savings: Vec<_> = (0..12).map(saving).collect();
+        let taus = quantiles(savings.clone(), 4);
+        assert_eq!(taus.len(), 4);
+        for (step, tau) in (1..).zip(taus) {
+            let saved = savings.iter().filter(|saving| saving.above < tau).count();
+            assert_eq!(saved, 3 * step);
         }
     }
 }
