@@ -316,7 +316,10 @@ impl<T: Factor> Head<'_, T> {
     fn compute(&self, scratch: &mut Scratch) {
         self.pack_keys(&mut scratch.keys);
         self.pack_values(&mut scratch.values);
-        let tiles = self.queries.length.div_ceil(tile::rows_max(self.job.isa));
+        let tiles = self
+            .queries
+            .length
+            .div_ceil(tile::rows_max(self.job.isa, T::PRECISION));
         for index in 0..tiles {
             let rows =
                 self.queries.length * index / tiles..self.queries.length * (index + 1) / tiles;
@@ -409,7 +412,8 @@ impl<T: Factor> Head<'_, T> {
         let (keys, groups) = (self.keys.length, self.groups());
         let stride = keys.next_multiple_of(PANEL);
         let queries = &self.projections.queries;
-        let query = queries.row(first)[self.column..].as_ptr();
+        // From here on several rows are read: the pointer must be good for all of them.
+        let query = queries.elements()[first * queries.stride() + self.column..].as_ptr();
         for panel in 0..keys.div_ceil(PANEL) {
             let packed = &scratch.keys[panel * groups * PANEL..][..groups * PANEL];
             let tile = Tile {
@@ -418,6 +422,7 @@ impl<T: Factor> Head<'_, T> {
                 input_stride: queries.stride() * size_of::<T>(),
                 panel: packed.as_ptr().cast(),
                 ahead: packed.as_ptr().cast(),
+                scales: std::ptr::null(),
                 sums: scratch.tile.as_mut_ptr(),
             };
             // SAFETY: `tiles` belongs to the pool's instruction set; `rows` queries from `first` on
@@ -426,7 +431,7 @@ impl<T: Factor> Head<'_, T> {
             unsafe { (self.tiles[rows - 1])(&tile) };
             for row in 0..rows {
                 scratch.scores[row * stride + panel * PANEL..][..PANEL]
-                    .copy_from_slice(scratch.tile.floats(row));
+                    .copy_from_slice(scratch.tile.row(row));
             }
         }
         self.job.isa.run(Exponentials {
@@ -455,6 +460,7 @@ impl<T: Factor> Head<'_, T> {
                 input_stride,
                 panel: packed.as_ptr().cast(),
                 ahead: packed.as_ptr().cast(),
+                scales: std::ptr::null(),
                 sums: scratch.tile.as_mut_ptr(),
             };
             // SAFETY: as in `score`; the rows of probabilities hold a whole number of panels, of
@@ -520,7 +526,7 @@ impl Operation for Normalise<'_> {
     fn run<S: Simd>(self, simd: S) {
         for (row, sum) in self.sums.iter().enumerate() {
             let inverse = simd.splat(1.0 / sum);
-            let context = &self.tile.floats(row)[..self.columns.len()];
+            let context = &self.tile.row(row)[..self.columns.len()];
             let context = context.chunks(S::LANES);
             match self.out {
                 Context::F32(out) => {

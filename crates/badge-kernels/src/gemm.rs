@@ -38,14 +38,16 @@ use pack::Panels;
 use epilogue::{Destination, Finish, Sums};
 use tile::{PANEL, TILE_ROWS, Tile, TileFunction, WIDE};
 
-/// The numbers that a product multiplies; sums are f32, of int8 exact 32-bit integers.
+/// The numbers that a product multiplies; sums are f32, of int8 exact integers over 64 inputs and f32
+/// over these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Precision {
     /// f32 weights and activations.
     F32,
     /// bf16 weights and activations, f32 sums.
     Bf16,
-    /// i8 weights with a scale per output, u8 activations with a scale and zero point per row.
+    /// i8 weights with a scale for each output and 64 inputs, u8 activations with a scale and zero
+    /// point per row.
     Int8,
 }
 
@@ -180,7 +182,8 @@ impl Input<'_> {
 ///
 /// # Accuracy
 /// f32: sums in f32, so within `2⁻²⁴ (K + 4) Σ|x w|` of the exact product. bf16: the same for the
-/// rounded factors. int8: the integer sums are exact on every instruction set.
+/// rounded factors. int8: the integer sums over 64 inputs are exact on every instruction set, and
+/// the rest is as in f32.
 ///
 /// # Panics
 /// When shapes or precisions disagree.
@@ -225,7 +228,7 @@ pub fn gemm(
         isa: pool.isa(),
         tiles: tile::functions(pool.isa(), precision),
         wide: tile::wide(pool.isa(), precision),
-        rows_max: tile::rows_max(pool.isa()),
+        rows_max: tile::rows_max(pool.isa(), precision),
     };
     let parts = Parts::of(
         m,
@@ -389,6 +392,7 @@ impl Product<'_> {
             input_stride: stride,
             panel: self.weights.panel(panel),
             ahead: self.weights.ahead(panel, index),
+            scales: self.weights.scales(panel),
             sums: buffer.as_mut_ptr(),
         }
     }
@@ -401,13 +405,12 @@ impl Product<'_> {
         let Done { rows, panel, first } = done;
         let columns = panel * PANEL..((panel + 1) * PANEL).min(self.weights.outputs());
         let sums = match (&self.input, self.weights.content()) {
-            (Input::Int8(input), Panels::Int8 { scales, sums, .. }) => Sums::Integers {
-                scales: &scales[columns.clone()],
-                sums: &sums[columns.clone()],
-                row_scales: &input.scales[rows.clone()],
+            (Input::Int8(input), Panels::Int8 { weight_sums, .. }) => Sums::Quantised {
+                weight_sums: &weight_sums[columns.clone()],
+                scales: &input.scales[rows.clone()],
                 zero_points: &input.zero_points[rows.clone()],
             },
-            _ => Sums::Floats,
+            _ => Sums::Plain,
         };
         let finish = Finish {
             buffer,

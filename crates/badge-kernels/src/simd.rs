@@ -35,8 +35,6 @@ pub(crate) trait Simd: Copy {
     fn store_bf16(self, v: Self::F32, out: &mut [bf16]);
     /// Writes `out.len() <= LANES` whole numbers, each in `0..=255`.
     fn store_u8(self, v: Self::F32, out: &mut [u8]);
-    /// `(accumulator - zero_point * sum)` of up to `LANES` elements, exact in i32, as f32.
-    fn without_zero_point(self, accumulators: &[i32], sums: &[i32], zero_point: i32) -> Self::F32;
 
     /// `a + b`
     fn add(self, a: Self::F32, b: Self::F32) -> Self::F32;
@@ -165,13 +163,6 @@ mod tests {
             s.store_u8(s.splat(201.0), &mut bytes[..n]);
             assert!(bytes[..n].iter().all(|b| *b == 201));
             assert!(bytes[n..].iter().all(|b| *b == 7));
-            let accumulators: Vec<i32> = (0..n as i32).map(|i| 1000 - i).collect();
-            let sums: Vec<i32> = (0..n as i32).map(|i| i - 3).collect();
-            let mut out = vec![0.0; S::LANES];
-            s.store(s.without_zero_point(&accumulators, &sums, 128), &mut out);
-            for i in 0..n {
-                assert_eq!(out[i], (accumulators[i] - 128 * sums[i]) as f32);
-            }
         }
         // Halfway cases go to even, infinities stay, NaN stays NaN.
         for x in [

@@ -6,7 +6,9 @@
 #[allow(clippy::wildcard_imports, reason = "intrinsics carry their own prefix")]
 use std::arch::x86_64::*;
 
-use super::tile::{GROUP_BYTES, PANEL, TILE_ROWS, Tile, TileFunction, WIDE, heights};
+use super::tile::{
+    GROUP_BYTES, PANEL, SCALED_GROUPS, TILE_ROWS, Tile, TileFunction, WIDE, heights,
+};
 
 /// How many groups ahead of their use the panel's own cache lines are asked for: at one group every
 /// eight to sixteen cycles this covers the 14 cycles to the second-level cache several times.
@@ -99,15 +101,18 @@ impl Dot for Int8ByI16Dot {
     }
 }
 
+/// The highest int8 tile: 6 rows x 2 vectors of integers and as many of f32 = 24 sums + 2 of the
+/// panel + 1 broadcast row element, of 32 registers.
+pub(super) const INT8_ROWS: usize = 6;
+
 pub(super) static F32: [TileFunction; TILE_ROWS] = heights!(plain<F32Dot>);
 pub(super) static BF16: [TileFunction; TILE_ROWS] = heights!(with_bf16<Bf16Dot>);
 pub(super) static BF16_BY_F32: [TileFunction; TILE_ROWS] = heights!(plain<Bf16ByF32Dot>);
-pub(super) static INT8: [TileFunction; TILE_ROWS] = heights!(with_vnni<Int8Dot>);
-pub(super) static INT8_BY_I16: [TileFunction; TILE_ROWS] = heights!(plain<Int8ByI16Dot>);
+pub(super) static INT8: [TileFunction; TILE_ROWS] = heights!(scaled_with_vnni<Int8Dot>);
+pub(super) static INT8_BY_I16: [TileFunction; TILE_ROWS] = heights!(scaled<Int8ByI16Dot>);
 
 pub(super) static F32_WIDE: TileFunction = plain_wide::<F32Dot>;
 pub(super) static BF16_WIDE: TileFunction = wide_with_bf16::<Bf16Dot>;
-pub(super) static INT8_WIDE: TileFunction = wide_with_vnni::<Int8Dot>;
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
 unsafe fn plain_wide<D: Dot>(tile: &Tile) {
@@ -117,12 +122,6 @@ unsafe fn plain_wide<D: Dot>(tile: &Tile) {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,avx512bf16")]
 unsafe fn wide_with_bf16<D: Dot>(tile: &Tile) {
-    // SAFETY: the promises of a wide `TileFunction`.
-    unsafe { wide_sums::<D>(tile) }
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,avx512vnni")]
-unsafe fn wide_with_vnni<D: Dot>(tile: &Tile) {
     // SAFETY: the promises of a wide `TileFunction`.
     unsafe { wide_sums::<D>(tile) }
 }
@@ -173,10 +172,16 @@ unsafe fn with_bf16<D: Dot, const R: usize>(tile: &Tile) {
     unsafe { sums::<D, R>(tile) }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,avx512vnni")]
-unsafe fn with_vnni<D: Dot, const R: usize>(tile: &Tile) {
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+unsafe fn scaled<D: Dot, const R: usize>(tile: &Tile) {
     // SAFETY: the promises of `TileFunction`.
-    unsafe { sums::<D, R>(tile) }
+    unsafe { scaled_sums::<D, R>(tile) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,avx512vnni")]
+unsafe fn scaled_with_vnni<D: Dot, const R: usize>(tile: &Tile) {
+    // SAFETY: the promises of `TileFunction`.
+    unsafe { scaled_sums::<D, R>(tile) }
 }
 
 /// The loop over `K`, four groups at a time.
@@ -204,6 +209,48 @@ unsafe fn sums<D: Dot, const R: usize>(tile: &Tile) {
             let out = tile.sums.add(row * PANEL);
             _mm512_store_si512(out.cast(), left);
             _mm512_store_si512(out.add(PANEL / 2).cast(), right);
+        }
+    }
+}
+
+/// The loop over `K` of int8: exact integers within a block, then scaled and added in f32.
+///
+/// # Safety
+/// As [`TileFunction`].
+#[inline(always)]
+unsafe fn scaled_sums<D: Dot, const R: usize>(tile: &Tile) {
+    // SAFETY: as in `sums`; there are 32 scales for every block that has begun.
+    unsafe {
+        let mut totals = [[_mm512_setzero_ps(); 2]; R];
+        let mut start = 0;
+        let mut scales = tile.scales;
+        while start < tile.groups {
+            let end = tile.groups.min(start + SCALED_GROUPS);
+            let mut sums = [[_mm512_setzero_si512(); 2]; R];
+            let mut group = start;
+            while group + 4 <= end {
+                for offset in 0..4 {
+                    step::<D, R>(tile, group + offset, &mut sums);
+                }
+                group += 4;
+            }
+            while group < end {
+                step::<D, R>(tile, group, &mut sums);
+                group += 1;
+            }
+            let left = _mm512_load_ps(scales);
+            let right = _mm512_load_ps(scales.add(PANEL / 2));
+            for (totals, sums) in totals.iter_mut().zip(sums) {
+                totals[0] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[0]), left, totals[0]);
+                totals[1] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[1]), right, totals[1]);
+            }
+            scales = scales.add(PANEL);
+            start = end;
+        }
+        for (row, [left, right]) in totals.into_iter().enumerate() {
+            let out = tile.sums.add(row * PANEL);
+            _mm512_store_ps(out, left);
+            _mm512_store_ps(out.add(PANEL / 2), right);
         }
     }
 }

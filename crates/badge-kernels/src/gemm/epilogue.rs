@@ -20,14 +20,16 @@ pub(super) enum Destination {
 /// What the buffer holds.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Sums<'a> {
-    /// f32, ready for use.
-    Floats,
-    /// i32 of quantised factors: `scale of the row * scale of the output * (sum - zero point *
-    /// sum of the output's values)`.
-    Integers {
+    /// The product.
+    Plain,
+    /// Sums over `q` and scaled weights: the product is `scale of the row * (sum - zero point * sum
+    /// of the output's weights)`.
+    Quantised {
+        /// Of these columns.
+        weight_sums: &'a [f32],
+        /// Of these rows.
         scales: &'a [f32],
-        sums: &'a [i32],
-        row_scales: &'a [f32],
+        /// Of these rows.
         zero_points: &'a [i32],
     },
 }
@@ -138,15 +140,15 @@ struct RowParts<'a> {
     residual: Option<&'a [f32]>,
 }
 
-enum RowSums<'a> {
-    Floats(&'a [f32]),
-    Integers {
-        integers: &'a [i32],
-        sums: &'a [i32],
-        scales: &'a [f32],
-        row_scale: f32,
-        zero_point: i32,
-    },
+struct RowSums<'a> {
+    sums: &'a [f32],
+    quantised: Option<QuantisedRow<'a>>,
+}
+
+struct QuantisedRow<'a> {
+    weight_sums: &'a [f32],
+    scale: f32,
+    zero_point: f32,
 }
 
 impl<S: Simd> Writer<'_, S> {
@@ -173,20 +175,21 @@ impl<S: Simd> Writer<'_, S> {
     #[inline(always)]
     fn parts(&self, row: usize) -> RowParts<'_> {
         let finish = self.finish;
-        let sums = match finish.sums {
-            Sums::Floats => RowSums::Floats(finish.buffer.floats(finish.first + row)),
-            Sums::Integers {
+        let quantised = match finish.sums {
+            Sums::Plain => None,
+            Sums::Quantised {
+                weight_sums,
                 scales,
-                sums,
-                row_scales,
                 zero_points,
-            } => RowSums::Integers {
-                integers: finish.buffer.integers(finish.first + row),
-                sums,
-                scales,
-                row_scale: row_scales[row],
-                zero_point: zero_points[row],
-            },
+            } => Some(QuantisedRow {
+                weight_sums,
+                scale: scales[row],
+                zero_point: zero_points[row] as f32,
+            }),
+        };
+        let sums = RowSums {
+            sums: finish.buffer.row(finish.first + row),
+            quantised,
         };
         RowParts {
             sums,
@@ -204,21 +207,12 @@ impl<S: Simd> Writer<'_, S> {
         columns: Range<usize>,
     ) -> S::F32 {
         let simd = self.simd;
-        let mut y = match &parts.sums {
-            RowSums::Floats(floats) => simd.load_part(&floats[columns.clone()], 0.0),
-            RowSums::Integers {
-                integers,
-                sums,
-                scales,
-                row_scale,
-                zero_point,
-            } => {
-                let integers = &integers[columns.clone()];
-                let whole = simd.without_zero_point(integers, &sums[columns.clone()], *zero_point);
-                let scale = simd.load_part(&scales[columns.clone()], 0.0);
-                simd.mul(whole, simd.mul(scale, simd.splat(*row_scale)))
-            }
-        };
+        let mut y = simd.load_part(&parts.sums.sums[columns.clone()], 0.0);
+        if let Some(row) = &parts.sums.quantised {
+            let weights = simd.load_part(&row.weight_sums[columns.clone()], 0.0);
+            y = simd.mul_add(simd.splat(-row.zero_point), weights, y);
+            y = simd.mul(y, simd.splat(row.scale));
+        }
         if let Some(bias) = parts.bias {
             y = simd.add(y, simd.load_part(&bias[columns.clone()], 0.0));
         }

@@ -8,10 +8,13 @@
 use half::bf16;
 
 use super::Precision;
-use super::tile::{GROUP_BYTES, PANEL};
+use super::tile::{GROUP_BYTES, PANEL, SCALED_GROUPS};
 use crate::buffer::{Buffer, Zeroable};
 use crate::isa::Isa;
 use crate::simd::{Operation, Simd};
+
+/// Inputs that share a scale.
+const BLOCK: usize = SCALED_GROUPS * 4;
 
 /// Packed weights of one linear layer.
 #[derive(Debug)]
@@ -28,16 +31,16 @@ pub(super) enum Panels {
     Bf16(Buffer<bf16>),
     Int8 {
         values: Buffer<i8>,
-        /// `w = scale * value`, one a output.
-        scales: Vec<f32>,
-        /// Sum of the values of each output, for the zero points of the activations.
-        sums: Vec<i32>,
+        /// `w = scale * value`: `[panel][block of 64 inputs][output of the panel]`.
+        scales: Buffer<f32>,
+        /// Sum of `scale * value` of each output, for the zero points of the activations.
+        weight_sums: Vec<f32>,
     },
 }
 
 impl PackedMatrix {
-    /// Packs `weights: [outputs, inputs]`, the order of checkpoints. Int8 weights are symmetric per
-    /// output: `scale = max |w| / 127`, values rounded to nearest even.
+    /// Packs `weights: [outputs, inputs]`, the order of checkpoints. Int8 weights are symmetric for
+    /// each output and 64 inputs: `scale = max |w| / 127`, values rounded to nearest even.
     ///
     /// # Panics
     /// When the length is not `outputs * inputs`.
@@ -95,8 +98,8 @@ impl PackedMatrix {
             Panels::Int8 {
                 values,
                 scales,
-                sums,
-            } => values.bytes() + size_of_val(&scales[..]) + size_of_val(&sums[..]),
+                weight_sums,
+            } => values.bytes() + scales.bytes() + size_of_val(&weight_sums[..]),
         }
     }
 
@@ -125,6 +128,17 @@ impl PackedMatrix {
     pub(super) fn ahead(&self, panel: usize, tile: usize) -> *const u8 {
         let bytes = self.groups() * GROUP_BYTES;
         self.address((panel + 1) * bytes + tile.min(1) * (bytes / 2))
+    }
+
+    /// The scales of a panel, of int8 weights.
+    pub(super) fn scales(&self, panel: usize) -> *const f32 {
+        match &self.panels {
+            Panels::Int8 { scales, .. } => {
+                let blocks = self.groups().div_ceil(SCALED_GROUPS);
+                scales.as_ptr().wrapping_add(panel * blocks * PANEL)
+            }
+            _ => std::ptr::null(),
+        }
     }
 
     fn address(&self, offset: usize) -> *const u8 {
@@ -171,21 +185,28 @@ impl Shape {
 }
 
 fn pack_int8(weights: &[f32], shape: Shape) -> Panels {
+    let Shape {
+        outputs, inputs, ..
+    } = shape;
+    let blocks = inputs.div_ceil(BLOCK);
     let mut values = vec![0_u8; weights.len()];
-    let mut scales = Vec::with_capacity(shape.outputs);
-    let mut sums = Vec::with_capacity(shape.outputs);
-    let rows = weights.chunks_exact(shape.inputs.max(1));
-    for (weights, values) in rows.zip(values.chunks_exact_mut(shape.inputs.max(1))) {
-        scales.push(Isa::best().run(QuantiseWeights { weights, values }));
-        sums.push(values.iter().map(|v| i32::from(signed(*v))).sum());
+    let mut scales = Buffer::zeroed(outputs.next_multiple_of(PANEL) * blocks);
+    let mut weight_sums = vec![0.0; outputs];
+    for (output, sum) in weight_sums.iter_mut().enumerate() {
+        let row = output * inputs..(output + 1) * inputs;
+        let weights = weights[row.clone()].chunks(BLOCK);
+        for (block, (weights, values)) in weights.zip(values[row].chunks_mut(BLOCK)).enumerate() {
+            let scale = Isa::best().run(QuantiseWeights { weights, values });
+            let place = (output / PANEL * blocks + block) * PANEL + output % PANEL;
+            scales[place] = scale;
+            let integers: i32 = values.iter().map(|v| i32::from(signed(*v))).sum();
+            *sum += scale * integers as f32;
+        }
     }
-    // Outputs without inputs are empty rows, which chunks do not give.
-    scales.resize(shape.outputs, 1.0);
-    sums.resize(shape.outputs, 0);
     Panels::Int8 {
-        values: shape.pack(|output, input| signed(values[output * shape.inputs + input])),
+        values: shape.pack(|output, input| signed(values[output * inputs + input])),
         scales,
-        sums,
+        weight_sums,
     }
 }
 
@@ -194,7 +215,8 @@ fn signed(byte: u8) -> i8 {
     (byte ^ 0x80) as i8
 }
 
-/// `round(w / scale) + 128` of the weights of one output; returns the scale. Every instruction set
+/// `round(w / scale) + 128` of one block of the weights of an output; returns
+/// the scale. Every instruction set
 /// rounds alike.
 struct QuantiseWeights<'a> {
     weights: &'a [f32],
@@ -248,18 +270,27 @@ mod tests {
     }
 
     #[test]
-    fn int8_weights_use_the_whole_range_of_each_output() {
-        let packed = PackedMatrix::pack(&[1.0, -2.0, 0.5, 0.0, 0.0, 0.0], 2, 3, Precision::Int8);
+    fn int8_weights_use_the_whole_range_of_each_block_of_each_output() {
+        // Two outputs of 66 inputs: a block of 64 and one of 2.
+        let mut weights = vec![0.0; 132];
+        weights[..3].copy_from_slice(&[1.0, -2.0, 0.5]);
+        weights[64] = 127.0;
+        let packed = PackedMatrix::pack(&weights, 2, 66, Precision::Int8);
         let Panels::Int8 {
             values,
             scales,
-            sums,
+            weight_sums,
         } = packed.content()
         else {
             panic!("packed as int8")
         };
         assert_eq!(values[..4], [64, -127, 32, 0]);
-        assert_eq!(scales[..], [2.0 / 127.0, 1.0]);
-        assert_eq!(sums[..], [64 - 127 + 32, 0]);
+        assert_eq!(values[16 * PANEL * 4], 127);
+        assert_eq!(scales[..2], [2.0 / 127.0, 1.0]);
+        assert_eq!(scales[PANEL..PANEL + 2], [1.0, 1.0]);
+        assert_eq!(
+            weight_sums[..],
+            [2.0 / 127.0 * (64 - 127 + 32) as f32 + 127.0, 0.0]
+        );
     }
 }

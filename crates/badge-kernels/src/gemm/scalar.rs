@@ -1,8 +1,10 @@
 //! Tiles in portable code: the layout's plainest reading, for other machines and for Miri.
 
+use std::ops::Range;
+
 use half::bf16;
 
-use super::tile::{PANEL, TILE_ROWS, Tile, TileFunction, heights};
+use super::tile::{PANEL, SCALED_GROUPS, TILE_ROWS, Tile, TileFunction, heights};
 
 /// How a unit of a row meets a unit of a panel.
 trait Dot {
@@ -54,14 +56,48 @@ impl Dot for Int8Dot {
 
 pub(super) static F32: [TileFunction; TILE_ROWS] = heights!(sums<F32Dot>);
 pub(super) static BF16: [TileFunction; TILE_ROWS] = heights!(sums<Bf16Dot>);
-pub(super) static INT8: [TileFunction; TILE_ROWS] = heights!(sums<Int8Dot>);
+pub(super) static INT8: [TileFunction; TILE_ROWS] = heights!(scaled_sums<Int8Dot>);
 
 /// # Safety
 /// As [`TileFunction`].
-unsafe fn sums<D: Dot, const R: usize>(tile: &Tile) {
-    const { assert!(size_of::<D::Sum>() == 4) };
+unsafe fn sums<D: Dot<Sum = f32>, const R: usize>(tile: &Tile) {
+    // SAFETY: the promises of `TileFunction`.
+    let sums = unsafe { sums_of_groups::<D, R>(tile, 0..tile.groups) };
+    // SAFETY: there is room for `R` rows of 32 sums.
+    unsafe { tile.sums.cast::<[[f32; PANEL]; R]>().write(sums) };
+}
+
+/// Exact integers within a block, then scaled and added in f32.
+///
+/// # Safety
+/// As [`TileFunction`].
+unsafe fn scaled_sums<D: Dot<Sum = i32>, const R: usize>(tile: &Tile) {
+    let mut totals = [[0.0_f32; PANEL]; R];
+    for (block, start) in (0..tile.groups).step_by(SCALED_GROUPS).enumerate() {
+        let groups = start..tile.groups.min(start + SCALED_GROUPS);
+        // SAFETY: the promises of `TileFunction`; there are 32 scales for every block that has begun.
+        let (sums, scales) = unsafe {
+            let scales = &*tile.scales.cast::<[f32; PANEL]>().add(block);
+            (sums_of_groups::<D, R>(tile, groups), scales)
+        };
+        for (totals, sums) in totals.iter_mut().zip(sums) {
+            for ((total, sum), scale) in totals.iter_mut().zip(sums).zip(scales) {
+                *total += sum as f32 * scale;
+            }
+        }
+    }
+    // SAFETY: there is room for `R` rows of 32 sums.
+    unsafe { tile.sums.cast::<[[f32; PANEL]; R]>().write(totals) };
+}
+
+/// # Safety
+/// As [`TileFunction`], and the groups lie below `tile.groups`.
+unsafe fn sums_of_groups<D: Dot, const R: usize>(
+    tile: &Tile,
+    groups: Range<usize>,
+) -> [[D::Sum; PANEL]; R] {
     let mut sums = [[D::Sum::default(); PANEL]; R];
-    for group in 0..tile.groups {
+    for group in groups {
         // SAFETY: the panel holds 32 units of four bytes a group.
         let panel = unsafe { &*tile.panel.cast::<[[u8; 4]; PANEL]>().add(group) };
         for (row, sums) in sums.iter_mut().enumerate() {
@@ -75,6 +111,5 @@ unsafe fn sums<D: Dot, const R: usize>(tile: &Tile) {
             }
         }
     }
-    // SAFETY: there is room for `R` rows of 32 sums of four bytes.
-    unsafe { tile.sums.cast::<[[D::Sum; PANEL]; R]>().write(sums) };
+    sums
 }

@@ -21,6 +21,13 @@ pub(crate) const TILE_ROWS: usize = 8;
 /// Bytes of one group of inputs over a panel: 32 units of 32 bits.
 pub(crate) const GROUP_BYTES: usize = PANEL * 4;
 
+/// Groups of four inputs that share one scale an output in int8 weights: 64 inputs.
+///
+/// One scale for a whole output is not enough where a few inputs have weights a hundred times the
+/// others', as the second feed-forward product has: every other weight then rounds to a handful of
+/// steps. A block of 64 keeps the damage among 64, and costs one multiply-add in sixteen.
+pub(crate) const SCALED_GROUPS: usize = 16;
+
 /// What a tile function multiplies.
 #[derive(Debug)]
 pub(crate) struct Tile {
@@ -35,45 +42,41 @@ pub(crate) struct Tile {
     /// What will be needed soon: one cache line a group is asked for from here on. Never read, so it
     /// may point anywhere.
     pub(crate) ahead: *const u8,
-    /// `R` x 32 sums, f32 or i32.
-    pub(crate) sums: *mut i32,
+    /// Of int8 products: the panel's scales, 32 for each block of [`SCALED_GROUPS`] groups.
+    pub(crate) scales: *const f32,
+    /// `R` x 32 sums.
+    pub(crate) sums: *mut f32,
 }
 
 /// Computes the sums of a tile of a fixed number of rows.
 ///
 /// # Safety
 /// The machine has the instruction set; `input` points to that many rows of `groups` units;
-/// `panel` to `32 * groups` units at a cache line; `sums` to 32 units a row at a cache line.
+/// `panel` to `32 * groups` units at a cache line; `sums` to 32 numbers a row at a cache line; for
+/// int8 `scales` to 32 numbers at a cache line for every block that has begun.
 pub(crate) type TileFunction = unsafe fn(&Tile);
 
-/// Sums of a tile: f32 or i32, as the precision says.
+/// Sums of a tile.
 #[derive(Debug)]
 #[repr(align(64))]
 pub(crate) struct Buffer {
-    sums: [i32; TILE_ROWS * PANEL],
+    sums: [f32; TILE_ROWS * PANEL],
 }
 
 impl Buffer {
     pub(crate) fn new() -> Self {
         Self {
-            sums: [0; TILE_ROWS * PANEL],
+            sums: [0.0; TILE_ROWS * PANEL],
         }
     }
 
-    pub(crate) fn as_mut_ptr(&mut self) -> *mut i32 {
+    pub(crate) fn as_mut_ptr(&mut self) -> *mut f32 {
         self.sums.as_mut_ptr()
     }
 
-    /// The sums of one row, of an int8 product.
-    pub(crate) fn integers(&self, row: usize) -> &[i32] {
+    /// The sums of one row.
+    pub(crate) fn row(&self, row: usize) -> &[f32] {
         &self.sums[row * PANEL..][..PANEL]
-    }
-
-    /// The sums of one row, of other products.
-    pub(crate) fn floats(&self, row: usize) -> &[f32] {
-        let integers = self.integers(row);
-        // SAFETY: i32 and f32 have the same size and alignment, and every bit pattern is an f32.
-        unsafe { std::slice::from_raw_parts(integers.as_ptr().cast(), integers.len()) }
     }
 }
 
@@ -113,17 +116,17 @@ pub(crate) fn wide(isa: Isa, precision: Precision) -> Option<TileFunction> {
         (Isa::Avx512(_), Precision::F32) => Some(avx512::F32_WIDE),
         #[cfg(target_arch = "x86_64")]
         (Isa::Avx512(has), Precision::Bf16) if has.bf16() => Some(avx512::BF16_WIDE),
-        #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512(has), Precision::Int8) if has.vnni() => Some(avx512::INT8_WIDE),
         _ => None,
     }
 }
 
 /// The highest tile of an instruction set.
-pub(crate) fn rows_max(isa: Isa) -> usize {
-    match isa {
+pub(crate) fn rows_max(isa: Isa, precision: Precision) -> usize {
+    match (isa, precision) {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2(_) => super::avx2::ROWS,
+        (Isa::Avx2(_), _) => avx2::ROWS,
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512(_), Precision::Int8) => avx512::INT8_ROWS,
         _ => TILE_ROWS,
     }
 }

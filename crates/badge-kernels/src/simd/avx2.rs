@@ -108,18 +108,6 @@ impl Simd for Vectors {
         }
     }
     #[inline(always)]
-    fn without_zero_point(self, accumulators: &[i32], sums: &[i32], zero_point: i32) -> __m256 {
-        assert_eq!(accumulators.len(), sums.len());
-        // SAFETY: masked to the slices' own elements.
-        unsafe {
-            let mask = first(sums.len());
-            let accumulator = _mm256_maskload_epi32(accumulators.as_ptr(), mask);
-            let sum = _mm256_maskload_epi32(sums.as_ptr(), mask);
-            let shift = _mm256_mullo_epi32(sum, _mm256_set1_epi32(zero_point));
-            _mm256_cvtepi32_ps(_mm256_sub_epi32(accumulator, shift))
-        }
-    }
-    #[inline(always)]
     fn add(self, a: __m256, b: __m256) -> __m256 {
         // SAFETY: the features exist.
         unsafe { _mm256_add_ps(a, b) }

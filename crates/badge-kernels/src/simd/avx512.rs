@@ -89,18 +89,6 @@ impl Simd for Vectors {
         }
     }
     #[inline(always)]
-    fn without_zero_point(self, accumulators: &[i32], sums: &[i32], zero_point: i32) -> __m512 {
-        assert_eq!(accumulators.len(), sums.len());
-        let mask = first(sums.len());
-        // SAFETY: masked to the slices' own elements.
-        unsafe {
-            let accumulator = _mm512_maskz_loadu_epi32(mask, accumulators.as_ptr());
-            let sum = _mm512_maskz_loadu_epi32(mask, sums.as_ptr());
-            let shift = _mm512_mullo_epi32(sum, _mm512_set1_epi32(zero_point));
-            _mm512_cvtepi32_ps(_mm512_sub_epi32(accumulator, shift))
-        }
-    }
-    #[inline(always)]
     fn add(self, a: __m512, b: __m512) -> __m512 {
         // SAFETY: the features exist.
         unsafe { _mm512_add_ps(a, b) }

@@ -44,13 +44,6 @@ impl Simd for Scalar {
         out.fill(v as u8);
     }
     #[inline(always)]
-    fn without_zero_point(self, accumulators: &[i32], sums: &[i32], zero_point: i32) -> f32 {
-        match (accumulators.first(), sums.first()) {
-            (Some(a), Some(s)) => (a - zero_point * s) as f32,
-            _ => 0.0,
-        }
-    }
-    #[inline(always)]
     fn add(self, a: f32, b: f32) -> f32 {
         a + b
     }
@@ -70,7 +63,12 @@ impl Simd for Scalar {
     fn mul_add(self, a: f32, b: f32, c: f32) -> f32 {
         // Not `f32::mul_add`: where the machine lacks the instruction that is a slow library call,
         // and this path is compiled for machines without it.
-        libm::fmaf(a, b, c)
+        if cfg!(miri) {
+            // The interpreter knows no inline assembly, which the library uses.
+            a.mul_add(b, c)
+        } else {
+            libm::fmaf(a, b, c)
+        }
     }
     #[inline(always)]
     fn min(self, a: f32, b: f32) -> f32 {

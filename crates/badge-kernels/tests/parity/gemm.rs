@@ -17,7 +17,8 @@ const ROWS: [usize; 9] = [0, 1, 2, 5, 6, 7, 9, 13, 17];
 /// Around one panel of 32 columns and its halves, and more than the panels a single row takes.
 const OUTPUTS: [usize; 9] = [1, 15, 16, 17, 31, 33, 64, 70, 130];
 /// Around the unrolling by four groups of one, two and four inputs.
-const INPUTS: [usize; 10] = [1, 2, 3, 4, 5, 7, 15, 16, 17, 33];
+/// and, of int8, around blocks of 64.
+const INPUTS: [usize; 14] = [1, 2, 3, 4, 5, 7, 15, 16, 17, 33, 63, 64, 65, 130];
 
 /// Factors in one precision, and the numbers they stand for.
 struct Factors {
@@ -69,15 +70,16 @@ impl Factors {
 }
 
 fn dequantised(weights: &[f32], columns: usize) -> Vec<Row> {
-    let rows = weights.chunks_exact(columns);
-    rows.map(|row| {
-        let (values, scale) = reference::quantise_weights(row);
-        values
+    let numbers = |block: &[f32]| {
+        let (values, scale) = reference::quantise_weights(block);
+        let numbers = values
             .into_iter()
-            .map(|v| f64::from(v) * f64::from(scale))
-            .collect()
-    })
-    .collect()
+            .map(move |v| f64::from(v) * f64::from(scale));
+        numbers.collect::<Row>()
+    };
+    let rows = weights.chunks_exact(columns);
+    rows.map(|row| row.chunks(64).flat_map(numbers).collect())
+        .collect()
 }
 
 /// `2⁻²⁴ (K + 4) Σ|x w|`, the bound of `gemm`'s documentation, and the error of the activation.
@@ -183,12 +185,13 @@ fn products_cut_into_parts_agree_with_the_reference() {
 #[test]
 fn integer_sums_are_exact_and_the_same_on_every_instruction_set() {
     let [m, n, k] = [13, 37, 301];
-    // The largest bytes there are: saturating instructions would be caught here.
+    // The largest bytes there are: saturating instructions would be caught here. All scales of the
+    // weights are 1, and all sums are whole numbers that f32 holds.
     let extreme: Vec<f32> = (0..n * k)
-        .map(|i| if i % 3 == 0 { -1.0 } else { 1.0 })
+        .map(|i| if i % 3 == 0 { -127.0 } else { 127.0 })
         .collect();
     let x: Vec<f32> = (0..m * k)
-        .map(|i| if i % 7 == 0 { 0.0 } else { 1.0 })
+        .map(|i| [0.0, 1.0, 1.0, -1.0, 1.0][i % 5])
         .collect();
     let x = Matrix::from_rows(&x, k);
     let weights: Vec<Vec<i8>> = extreme
@@ -211,7 +214,7 @@ fn integer_sums_are_exact_and_the_same_on_every_instruction_set() {
             Output::F32(out.rows_mut(m)),
         );
         for (i, exact) in exact.iter().enumerate() {
-            let scale = q.rows(m).scales[i] * (1.0 / 127.0);
+            let scale = q.rows(m).scales[i];
             for (j, exact) in exact.iter().enumerate() {
                 assert_eq!(out.row(i)[j], *exact as f32 * scale, "{isa} [{i}, {j}]");
             }
