@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes mrpc-lengths.json: the lengths in tokens of the first 256 MRPC test pairs.
+"""Writes mrpc-lengths.json: the lengths in tokens of the first 64 MRPC test pairs.
 
     python mrpc_lengths.py --data DIR/MRPC --tokenizer DIR/arctic-embed-s
 
@@ -19,7 +19,7 @@ parser.add_argument("--tokenizer", required=True)
 args = parser.parse_args()
 tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
 with (args.data / "test.tsv").open(encoding="utf-8", newline="") as file:
-    rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))[:256]
+    rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))[:64]
 lengths = [len(tokenizer(row["sentence1"], row["sentence2"])["input_ids"]) for row in rows]
 target = pathlib.Path(__file__).resolve().parent / "mrpc-lengths.json"
 target.write_text(json.dumps(lengths) + "\n")

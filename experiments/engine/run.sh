@@ -76,4 +76,4 @@ accuracy() {
 for step in "${@:-models kernels yardsticks exits load latency throughput accuracy}"; do
   for name in $step; do "$name"; done
 done
-"$python" "$here/table.py" "$records" "$here/../../docs/performance.md"
+"$python" "$here/table.py" "$records" "$here/../../docs/performance.md" "$here/../../README.md"

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Writes the tables of docs/performance.md from records.
+"""Writes the tables of docs/performance.md and README.md from records.
 
-    python table.py records ../../docs/performance.md
+    python table.py records ../../docs/performance.md ../../README.md
 
 Each pair of markers `<!-- name:start -->`, `<!-- name:end -->` holds one table; a table whose records
 are missing is left as it is.
@@ -11,7 +11,7 @@ import pathlib
 import sys
 
 RECORDS = pathlib.Path(sys.argv[1])
-DOCUMENT = pathlib.Path(sys.argv[2])
+DOCUMENTS = [pathlib.Path(path) for path in sys.argv[2:]]
 PRECISIONS = ("f32", "bf16", "int8")
 SHAPES = ("albert-base", "12x384")
 RIVALS = {"f32": ("onnxruntime f32", "openvino f32"), "bf16": ("openvino bf16", "pytorch bf16"), "int8": ("onnxruntime int8",)}
@@ -104,6 +104,24 @@ def peers(name, unit, digits):
     return "\n\n".join(blocks) or None
 
 
+def speed():
+    """The README's: 64 tokens only."""
+    rows = []
+    for shape in SHAPES:
+        record = read(f"latency-{shape}.json")
+        if not record:
+            return None
+        cells = {(r["engine"] + " " + r["precision"], r["threads"], r["point"]): r["median_ms"] for r in record["rows"]}
+        for row in record["ratios"]:
+            if row["point"] == 64:
+                precision, threads = row["precision"], row["threads"]
+                best = min(RIVALS[precision], key=lambda rival: cells[rival, threads, 64])
+                rows.append([shape, precision, threads, f"{cells['badge ' + precision, threads, 64]:.1f}",
+                             f"{cells[best, threads, 64]:.1f} ({best.split()[0]})", f"{row['ratio']:.2f}x"])
+    rows.sort(key=lambda r: (SHAPES.index(r[0]), r[2], PRECISIONS.index(r[1])))
+    return table(["model", "precision", "threads", "BADGE, ms", "fastest rival, ms", "ratio"], rows)
+
+
 def exits():
     depths, overheads, shares = [], [], []
     for shape in SHAPES:
@@ -170,16 +188,19 @@ def load():
 
 TABLES = {
     "peaks": peaks, "yardsticks": yardsticks, "kernels": kernels, "latency": lambda: peers("latency", "median_ms", 1),
-    "throughput": lambda: peers("throughput", "tokens_per_second", 0), "exits": exits, "accuracy": accuracy, "load": load,
+    "throughput": lambda: peers("throughput", "tokens_per_second", 0), "exits": exits, "accuracy": accuracy, "load": load, "speed": speed,
 }
 
-text = DOCUMENT.read_text()
-for name, make in TABLES.items():
-    content = make()
-    start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
-    if content is None:
-        print(f"no records for `{name}`", file=sys.stderr)
-        continue
-    head, rest = text.split(start)
-    text = head + start + "\n" + content + "\n" + end + rest.split(end)[1]
-DOCUMENT.write_text(text)
+for document in DOCUMENTS:
+    text = document.read_text()
+    for name, make in TABLES.items():
+        start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
+        if start not in text:
+            continue
+        content = make()
+        if content is None:
+            print(f"no records for `{name}`", file=sys.stderr)
+            continue
+        head, rest = text.split(start)
+        text = head + start + "\n" + content + "\n" + end + rest.split(end)[1]
+    document.write_text(text)
