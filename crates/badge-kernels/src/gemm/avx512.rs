@@ -10,8 +10,8 @@ use super::tile::{
     GROUP_BYTES, PANEL, SCALED_GROUPS, TILE_ROWS, Tile, TileFunction, WIDE, heights,
 };
 
-/// How many groups ahead of their use the panel's own cache lines are asked for: at one group every
-/// eight to sixteen cycles this covers the 14 cycles to the second-level cache several times.
+/// How many groups ahead of their use a single row asks for the cache lines of its panels. Higher
+/// tiles ask for none of their own panel: they give the hardware time enough to see the stream.
 const AHEAD: usize = 8 * GROUP_BYTES;
 
 /// `sums += row unit * panel units`, lane by lane.
@@ -266,8 +266,6 @@ unsafe fn step<D: Dot, const R: usize>(tile: &Tile, group: usize, sums: &mut [[_
         let panel = tile.panel.add(group * GROUP_BYTES);
         let left = _mm512_load_si512(panel.cast());
         let right = _mm512_load_si512(panel.add(GROUP_BYTES / 2).cast());
-        _mm_prefetch::<_MM_HINT_T0>(panel.wrapping_add(AHEAD).cast());
-        _mm_prefetch::<_MM_HINT_T0>(panel.wrapping_add(AHEAD + GROUP_BYTES / 2).cast());
         _mm_prefetch::<_MM_HINT_T1>(tile.ahead.wrapping_add(group * 64).cast());
         for (row, sums) in sums.iter_mut().enumerate() {
             let unit = tile.input.add(row * tile.input_stride + group * 4);
