@@ -15,6 +15,7 @@ Needs (pinned): torch 2.15.0, transformers 5.23.0, onnx 1.23.2, onnxruntime 1.31
 openvino 2026.4.1, numpy.
 """
 import argparse
+import hashlib
 import json
 import os
 import pathlib
@@ -31,7 +32,7 @@ BADGE = os.environ.get("BADGE", str(HERE / "../../target/release/badge"))
 # (engine, precision) of every peer; ours are measured in the same three precisions.
 PEERS = [("onnxruntime", "f32"), ("onnxruntime", "int8"), ("openvino", "f32"), ("openvino", "bf16"),
          ("pytorch", "f32"), ("pytorch", "bf16")]
-RIVALS = {"f32": [("onnxruntime", "f32"), ("openvino", "f32")],
+RIVALS = {"f32": [("onnxruntime", "f32"), ("openvino", "f32"), ("pytorch", "f32")],
           "bf16": [("openvino", "bf16"), ("pytorch", "bf16")],
           "int8": [("onnxruntime", "int8")]}
 
@@ -179,7 +180,8 @@ def throughput(args, sizes, sessions):
                     ids = rng.integers(5, sizes, (len(batch), max(batch)))
                     mask = (np.arange(max(batch)) < np.array(batch)[:, None]).astype(np.int64)
                     padded.append((ids, mask))
-                call(*padded[0])
+                for ids, mask in padded:
+                    call(ids, mask)
                 start = time.perf_counter()
                 for ids, mask in padded:
                     call(ids, mask)
@@ -208,7 +210,12 @@ def main():
     parser.add_argument("--runs", type=int, default=15)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
-    folder = pathlib.Path(tempfile.mkdtemp())
+    started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    with tempfile.TemporaryDirectory() as scratch:
+        run(args, pathlib.Path(scratch), started)
+
+
+def run(args, folder, started):
     vocabulary, plain, int8 = export(folder, args.model)
 
     def sessions(engine, precision, threads):
@@ -220,7 +227,10 @@ def main():
     import openvino
     import torch
     record = {
-        "experiment": f"engine {args.what}", "model": args.name, "rounds": args.rounds, "runs": args.runs,
+        "experiment": f"engine {args.what}", "model": args.name, "started": started,
+        "configuration": {k: v for k, v in vars(args).items() if k not in ("model", "out")},
+        "model_sha256": hashlib.sha256((pathlib.Path(args.model) / "model.safetensors").read_bytes()).hexdigest(),
+        "commit": subprocess.run(["git", "-C", str(HERE), "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip(),
         "machine": badge("kernels", "--peaks-only")["machine"], "system": platform.release(),
         "versions": {"torch": torch.__version__, "onnxruntime": onnxruntime.__version__, "openvino": openvino.__version__},
         "rows": rows, "ratios": ratios,

@@ -14,7 +14,7 @@ RECORDS = pathlib.Path(sys.argv[1])
 DOCUMENTS = [pathlib.Path(path) for path in sys.argv[2:]]
 PRECISIONS = ("f32", "bf16", "int8")
 SHAPES = ("albert-base", "12x384")
-RIVALS = {"f32": ("onnxruntime f32", "openvino f32"), "bf16": ("openvino bf16", "pytorch bf16"), "int8": ("onnxruntime int8",)}
+RIVALS = {"f32": ("onnxruntime f32", "openvino f32", "pytorch f32"), "bf16": ("openvino bf16", "pytorch bf16"), "int8": ("onnxruntime int8",)}
 
 
 def read(name):
@@ -41,7 +41,7 @@ def peaks():
     found = record["results"]["peaks"]
     names = [("f32_gflops", "f32, GFLOP/s"), ("bf16_gflops", "bf16, GFLOP/s"), ("int8_gops", "int8, GOP/s"),
              ("cache_gigabytes_per_second", "reading 8 MiB, GB/s"), ("memory_gigabytes_per_second", "reading memory, GB/s")]
-    rows = [[who] + [f"{found[key][name]:.0f}" for name, _ in names]
+    rows = [[who] + [f"{found[key][name]:.0f}" if found[key][name] else "none" for name, _ in names]
             for key, who in (("one_thread", "1 thread"), ("all_threads", "2 threads"))]
     return f"{machine(record)}:\n\n" + table([""] + [title for _, title in names], rows)
 
@@ -150,7 +150,7 @@ def exits():
         table(["model", "threads", "tokens", "precision", "m = 1", "3", "6", "9", "12"], depths),
         "All twelve exits with their bypasses and a policy that is never satisfied, over the plain forward pass with one exit:",
         table(["model", "threads", "tokens", "precision", "added time"], overheads),
-        "Batches of 32 with MRPC's lengths; half of the rows leave, an eighth each at exits 3 to 6. *Ideal* is blocks run per "
+        "Batches of 32 with MRPC's lengths; half of the rows leave, an eighth each at exits 3 to 6, known beforehand (`fixed:m`). *Ideal* is blocks run per "
         "token; the saving is the time saved over the ideal one:",
         table(["model", "threads", "precision", "ideal share of full time", "measured", "share of the saving"], shares),
     ])
@@ -164,7 +164,7 @@ def accuracy():
             if not record:
                 continue
             found = record["results"]["agreement"]
-            for policy in found["policies"]:
+            for policy in found["points"]:
                 rows.append([task, found["rows"], policy["policy"], precision, f"{policy['score'] * 100:.1f}",
                              f"{policy['reference_score'] * 100:.1f}", f"{policy['label_agreement']:.1%}",
                              f"{policy['exit_agreement']:.1%}"])
@@ -182,7 +182,7 @@ def load():
                          f"{row['workspace_bytes'] / 1e6:.1f}", f"{row['resident_ratio']:.2f}"])
     if not rows:
         return None
-    return table(["model", "precision", "first load, ms", "later loads, ms", "packed weights, MB", "workspace, MB",
+    return table(["model", "precision", "first load, ms", "median load, ms", "packed weights, MB", "workspace, MB",
                   "resident / (weights + workspace)"], rows)
 
 

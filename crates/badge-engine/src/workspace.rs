@@ -151,6 +151,7 @@ impl Workspace {
             + products.queries.bytes()
             + products.keys_values.bytes()
             + products.sum.bytes()
+            + products.scratch.bytes()
             + self.embeddings.sum.bytes()
             + self.exits.bytes()
     }

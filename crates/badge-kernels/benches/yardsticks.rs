@@ -1,7 +1,7 @@
 //! Our products beside the best libraries', in turns: `gemm` (f32) and `rten-gemm` (f32, int8; its
 //! weights prepacked as ours are).
 //!
-//!     cargo bench -p badge-kernels --bench yardsticks -- [THREADS] > record.json
+//!     RAYON_NUM_THREADS=1 cargo bench -p badge-kernels --bench yardsticks -- 1 > record.json
 //!
 //! One JSON document: for each shape and precision the median microseconds of each side, taken in
 //! alternation, and the ratio of the medians. Shapes are those of ALBERT-base and of 12x384.

@@ -105,6 +105,15 @@ impl AttentionScratch {
             shape: *shape,
         }
     }
+
+    /// Memory held, in bytes.
+    pub fn bytes(&self) -> usize {
+        let keys = self.keys_max.next_multiple_of(PANEL);
+        let columns = self.shape.head_size.next_multiple_of(PANEL);
+        let numbers = 2 * keys * columns * size_of::<i32>();
+        let weights = TILE_ROWS * keys * (size_of::<f32>() + size_of::<bf16>());
+        self.workers.len() * (numbers + weights + size_of::<Scratch>())
+    }
 }
 
 /// Attention of every sequence: `out = softmax(Q Kᵀ / √k) V`, head by head.
@@ -167,7 +176,10 @@ fn check_disjoint(segments: &[Segment], rows: usize) {
             segment.start >= end && segment.length > 0,
             "segments must ascend: {segments:?}"
         );
-        end = segment.start + segment.length;
+        end = segment
+            .start
+            .checked_add(segment.length)
+            .expect("a segment ends");
     }
     assert!(end <= rows, "segments end at row {end} of {rows}");
 }
@@ -268,7 +280,9 @@ impl Job<'_> {
         for rows in [queries, keys, values] {
             assert_eq!(rows.columns(), width, "columns of a projection");
         }
-        let inside = |s: &Segment, count: usize| s.length > 0 && s.start + s.length <= count;
+        let inside = |s: &Segment, count: usize| {
+            s.length > 0 && s.start <= count && s.length <= count - s.start
+        };
         for (query, key) in self.sequences.queries.iter().zip(self.sequences.keys) {
             assert!(
                 inside(query, queries.count()),

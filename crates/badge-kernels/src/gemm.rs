@@ -182,8 +182,9 @@ impl Input<'_> {
 ///
 /// # Accuracy
 /// f32: sums in f32, so within `2⁻²⁴ (K + 4) Σ|x w|` of the exact product. bf16: the same for the
-/// rounded factors. int8: the integer sums over 64 inputs are exact on every instruction set, and
-/// the rest is as in f32.
+/// rounded factors. int8: the integer sums over 64 inputs are exact on every instruction set; they
+/// are scaled, added and freed of the zero point in f32, within `2⁻²⁴ (K / 64 + 4) s Σ(q + z)|w|`
+/// for a row of scale `s` and zero point `z`.
 ///
 /// # Panics
 /// When shapes or precisions disagree.
@@ -206,6 +207,12 @@ pub fn gemm(
         input.fits(k, padded),
         "rows of other than {k} inputs, or cut from wider ones"
     );
+    if let Input::Int8(x) = &input {
+        assert!(
+            x.scales.len() == m && x.zero_points.len() == m,
+            "a scale and a zero point for each of {m} rows"
+        );
+    }
     assert!(
         epilogue.bias.is_none_or(|bias| bias.len() == n),
         "bias of {n}"
@@ -294,7 +301,7 @@ impl Parts {
     }
 
     fn rows(&self, task: usize) -> std::ops::Range<usize> {
-        // Whole tiles, so that no part ends in a low one.
+        // Whole tiles of eight rows, so that few parts end in a low one.
         let tiles = self.rows.div_ceil(TILE_ROWS);
         let part = share(tiles, self.down, task / self.across);
         part.start * TILE_ROWS..(part.end * TILE_ROWS).min(self.rows)
@@ -330,9 +337,6 @@ struct Product<'a> {
     wide: Option<TileFunction>,
     rows_max: usize,
 }
-
-// SAFETY: everything but `destination` is shared reading; parts of `destination` are disjoint.
-unsafe impl Sync for Product<'_> {}
 
 impl Product<'_> {
     /// Computes `rows` x `panels` of the output.

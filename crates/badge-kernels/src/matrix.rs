@@ -39,8 +39,8 @@ pub struct Rows<'a, T> {
     count: usize,
     columns: usize,
     stride: usize,
-    /// Whether what follows a row's end is padding, which is zero.
-    padded: bool,
+    /// Elements behind a row's end that may be read, and are zero.
+    padding: usize,
 }
 
 /// Rows of a matrix, to write.
@@ -55,7 +55,9 @@ pub struct RowsMut<'a, T> {
 /// Elements from one row to the next: whole cache lines, an odd number of them.
 fn stride<T>(columns: usize) -> usize {
     let line = 64 / size_of::<T>();
-    (columns.div_ceil(line) | 1) * line
+    (columns.div_ceil(line) | 1)
+        .checked_mul(line)
+        .expect("a row fits the address space")
 }
 
 impl<T: Element> Matrix<T> {
@@ -63,7 +65,10 @@ impl<T: Element> Matrix<T> {
     pub fn zeros(rows: usize, columns: usize) -> Self {
         let stride = stride::<T>(columns);
         Self {
-            elements: Buffer::zeroed(rows * stride),
+            elements: Buffer::zeroed(
+                rows.checked_mul(stride)
+                    .expect("the matrix fits the address space"),
+            ),
             rows,
             columns,
             stride,
@@ -117,7 +122,7 @@ impl<T: Element> Matrix<T> {
             count: range.len(),
             columns: self.columns,
             stride: self.stride,
-            padded: true,
+            padding: self.stride - self.columns,
         }
     }
 
@@ -185,13 +190,17 @@ impl<'a, T> Rows<'a, T> {
             count: self.count,
             columns: columns.len(),
             stride: self.stride,
-            padded: self.padded && columns.end == self.columns,
+            padding: if columns.end == self.columns {
+                self.padding
+            } else {
+                0
+            },
         }
     }
 
     /// Whether `columns` elements of each row may be read: the row's own, then zeros.
     pub(crate) fn is_padded_to(&self, columns: usize) -> bool {
-        columns == self.columns || self.padded && columns <= self.stride
+        columns >= self.columns && columns - self.columns <= self.padding
     }
 
     pub(crate) fn stride(&self) -> usize {
@@ -269,7 +278,7 @@ impl<T> SharedRows<T> {
     pub(crate) unsafe fn part<'a>(&self, row: usize, columns: Range<usize>) -> &'a mut [T] {
         assert!(row < self.count && columns.start <= columns.end && columns.end <= self.columns);
         let offset = row * self.stride + columns.start;
-        debug_assert!(offset + columns.len() <= self.length);
+        assert!(offset + columns.len() <= self.length);
         // SAFETY: `row` and `columns` lie inside the rows by the assert; the rest is the caller's.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(offset), columns.len()) }
     }
@@ -341,6 +350,30 @@ mod tests {
             assert!(stride::<f32>(columns) >= columns);
         }
         assert_eq!(stride::<u8>(768), 13 * 64);
+    }
+
+    #[test]
+    fn a_row_may_be_read_as_far_as_its_padding_and_no_further() {
+        // bf16: 32 columns fill their cache line, 33 leave all of the next ones.
+        for (columns, padding) in [(31, 1), (32, 0), (33, 63), (64, 32), (96, 0)] {
+            let matrix = Matrix::<half::bf16>::zeros(2, columns);
+            let rows = matrix.rows(2);
+            for view in [rows, rows.slice(columns - 1..columns)] {
+                let own = view.columns();
+                assert!(
+                    view.is_padded_to(own) && view.is_padded_to(own + padding),
+                    "{columns}"
+                );
+                assert!(!view.is_padded_to(own + padding + 1), "{columns}");
+            }
+            assert!(!rows.slice(0..columns - 1).is_padded_to(columns));
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "fits the address space")]
+    fn a_matrix_that_no_memory_holds_is_refused() {
+        let _ = Matrix::<f32>::zeros(1 << 60, 1);
     }
 
     #[test]

@@ -33,8 +33,8 @@ const LOOKS_BEFORE_YIELD: u32 = if cfg!(miri) { 2 } else { 4096 };
 pub struct Task {
     /// Which of the job's tasks: `0..tasks`.
     pub index: usize,
-    /// Which of the pool's threads: `0..threads`, the caller being 0. No two tasks that run at the
-    /// same time share it, so it may choose a working memory.
+    /// Which of the pool's threads: `0..threads`, the caller being 0. No two tasks of one call that
+    /// run at the same time share it, so it may choose a working memory of that call's.
     pub worker: usize,
 }
 
@@ -94,7 +94,7 @@ impl Pool {
     /// Calls `task` once with each index of `0..tasks`, on all threads, and returns when every call
     /// has. What the tasks wrote is visible to the caller then. Indices are claimed in rising order.
     ///
-    /// With one thread or one task, the caller runs everything by itself. Several callers at once
+    /// With one thread or one task, the caller runs everything by itself. Other calls made at once
     /// take turns. Nothing is allocated.
     ///
     /// # Panics

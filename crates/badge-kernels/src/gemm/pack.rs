@@ -46,8 +46,8 @@ impl PackedMatrix {
     /// When the length is not `outputs * inputs`.
     pub fn pack(weights: &[f32], outputs: usize, inputs: usize, precision: Precision) -> Self {
         assert_eq!(
-            weights.len(),
-            outputs * inputs,
+            Some(weights.len()),
+            outputs.checked_mul(inputs),
             "{outputs} x {inputs} weights"
         );
         let shape = Shape {
@@ -215,9 +215,8 @@ fn signed(byte: u8) -> i8 {
     (byte ^ 0x80) as i8
 }
 
-/// `round(w / scale) + 128` of one block of the weights of an output; returns
-/// the scale. Every instruction set
-/// rounds alike.
+/// `round(w / scale) + 128` of one block of the weights of an output; returns the scale. Every
+/// instruction set rounds alike.
 struct QuantiseWeights<'a> {
     weights: &'a [f32],
     values: &'a mut [u8],

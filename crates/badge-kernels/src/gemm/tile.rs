@@ -53,7 +53,8 @@ pub(crate) struct Tile {
 /// # Safety
 /// The machine has the instruction set; `input` points to that many rows of `groups` units;
 /// `panel` to `32 * groups` units at a cache line; `sums` to 32 numbers a row at a cache line; for
-/// int8 `scales` to 32 numbers at a cache line for every block that has begun.
+/// int8 `scales` to 32 numbers at a cache line for every block that has begun. A *wide* function
+/// takes one row and [`WIDE`] panels that lie one after the other, and leaves as many rows of sums.
 pub(crate) type TileFunction = unsafe fn(&Tile);
 
 /// Sums of a tile.

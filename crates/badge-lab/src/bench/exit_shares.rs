@@ -161,6 +161,11 @@ impl Subject {
                 .try_for_each(|(batch, policies)| self.run_each(batch, policies))
         })?;
         let ideal_share = blocks_run as f64 / (batches.tokens() * deepest.0) as f64;
+        ensure!(
+            ideal_share < 1.0,
+            "--exit-shares: {exits} lets no row of a batch of {} leave early",
+            batches.batch
+        );
         let share_of_full = times[1].ratio_to(&times[0]);
         Ok(ExitSharesRow {
             setting: self.setting.clone(),

@@ -66,9 +66,12 @@ impl Repeats {
     ///
     /// # Errors
     ///
-    /// When `runs` is 0.
-    pub fn new(runs: usize) -> Result<Self> {
-        ensure!(runs > 0, "--runs: must be at least 1");
+    /// When `runs`, which `flag` asks for, is 0 or more than anybody waits for.
+    pub fn new(flag: &str, runs: usize) -> Result<Self> {
+        ensure!(
+            (1..=1_000_000).contains(&runs),
+            "{flag}: {runs} does not lie in 1..=1000000"
+        );
         Ok(Self { warm_ups: 3, runs })
     }
 }
@@ -177,6 +180,9 @@ mod tests {
 
     #[test]
     fn no_runs_are_refused_by_the_name_of_the_flag() {
-        assert!(Repeats::new(0).unwrap_err().to_string().contains("--runs"));
+        for runs in [0, usize::MAX] {
+            let refusal = Repeats::new("--runs", runs).unwrap_err().to_string();
+            assert!(refusal.starts_with("--runs: "), "{refusal}");
+        }
     }
 }

@@ -155,6 +155,9 @@ fn check_labels(model: &LabelSpace, task: &LabelSpace) -> Result<()> {
 
 /// Refuses to write a record over that of a model's training.
 pub(super) fn check_out(out: &Path) -> Result<()> {
+    if out.exists() && !out.is_dir() {
+        bail!("--out: {} is a file; name a folder", out.display());
+    }
     if out.join(CONFIG_FILE).exists() {
         bail!(
             "--out: {} is a model directory, whose record.json speaks of its training; \

@@ -79,7 +79,7 @@ fn an_output_folder_that_cannot_be_written_is_refused() {
         config["id2label"] = json!({"0": "no", "1": "yes"});
     });
     setup.edit_tensors(WEIGHTS, keep_two_labels);
-    refused("a file", &setup.run(eval), &["texts.txt", "write"]);
+    refused("a file", &setup.run(eval), &["texts.txt", "name a folder"]);
     assert!(setup.leftovers(".").is_empty());
 }
 

@@ -42,7 +42,7 @@ pub(crate) struct KernelsArgs {
 pub(super) fn run(args: &KernelsArgs, bench: &Bench) -> Result<()> {
     let session = bench.session;
     check_out(&args.out)?;
-    let repeats = Repeats::new(args.runs)?;
+    let repeats = Repeats::new("--runs", args.runs)?;
     for rows in &args.rows {
         ensure!(
             (1..=65_536).contains(rows),

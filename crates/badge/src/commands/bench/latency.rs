@@ -54,8 +54,12 @@ enum Exits {
 pub(super) fn run(args: &LatencyArgs, bench: &Bench) -> Result<()> {
     let session = bench.session;
     check_out(&args.engine.out)?;
-    let repeats = Repeats::new(args.runs)?;
-    ensure!(args.batch > 0, "--batch: must be at least 1");
+    let repeats = Repeats::new("--runs", args.runs)?;
+    ensure!(
+        (1..=65_536).contains(&args.batch),
+        "--batch: {} does not lie in 1..=65536",
+        args.batch
+    );
     let directory = sources::model_directory(&args.engine.model, session.console)?;
     let config = read_config(&directory)?;
     check_lengths("--lengths", &args.lengths, &config)?;

@@ -34,7 +34,7 @@ pub(crate) struct LoadArgs {
 pub(super) fn run(args: &LoadArgs, bench: &Bench) -> Result<()> {
     let session = bench.session;
     check_out(&args.engine.out)?;
-    let repeats = Repeats::new(args.runs)?;
+    let repeats = Repeats::new("--runs", args.runs)?;
     let directory = sources::model_directory(&args.engine.model, session.console)?;
     let config = read_config(&directory)?;
     check_lengths("--tokens", &[args.tokens], &config)?;

@@ -63,7 +63,7 @@ struct Inputs {
 pub(super) fn run(args: &ThroughputArgs, bench: &Bench) -> Result<()> {
     let session = bench.session;
     check_out(&args.engine.out)?;
-    let repeats = Repeats::new(args.rounds).context("--rounds")?;
+    let repeats = Repeats::new("--rounds", args.rounds)?;
     let directory = sources::model_directory(&args.engine.model, session.console)?;
     let config = read_config(&directory)?;
     policy(&config, &args.policy)?;

@@ -103,7 +103,7 @@ impl<'a> Output<'a> {
         summary: &Summary,
     ) -> Result<()> {
         let sentence = format!(
-            "{policy}: {} row{}, mean exit {:.2}, layer speed-up {:.2}x, {:.1} ms per row",
+            "{policy}: {} row{}, mean exit {:.2}, layer speed-up {:.2}x, {:.1} ms per row in batches",
             summary.rows,
             if summary.rows == 1 { "" } else { "s" },
             summary.mean_exit,
