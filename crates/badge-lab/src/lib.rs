@@ -4,7 +4,7 @@
 //! against a split, [`agreement`] against another computation of it, [`sweep`] draws its curves,
 //! [`calibration`] chooses an operating point; [`quickstart`] does it all on a corpus of its own.
 //! [`record`] and [`model_card`] keep what a run was; [`tables`] of one [`table`] form, [`plot`]
-//! and [`report`] show it. [`bench`] measures the engine and the machine under it.
+//! and [`report`] show it. [`mod@bench`] measures the engine and the machine under it.
 
 pub mod agreement;
 pub mod bench;

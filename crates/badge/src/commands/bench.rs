@@ -58,14 +58,14 @@ struct EngineArgs {
     model: String,
     #[command(flatten)]
     precisions: PrecisionArgs,
-    /// Whether blocks that may end a sample compute its [CLS] row before the others
+    /// Whether blocks that may end a sample compute its first row, CLS, before the others
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     cls_first: Order,
     #[command(flatten)]
     out: OutArgs,
 }
 
-/// When [CLS] comes first; see [`ClsFirst`].
+/// When \[CLS\] comes first; see [`ClsFirst`].
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Order {
     /// Where it was measured to be faster.
