@@ -36,5 +36,6 @@ pub use answer::{Answer, Finished};
 pub use engine::{Admission, Engine, StepReport};
 pub use error::{Error, Result};
 pub use options::{ClsFirst, EngineOptions, Profiling};
+pub use packed::activation as kernel_activation;
 pub use profile::{Operation, Profile};
 pub use sequence::TokenIds;

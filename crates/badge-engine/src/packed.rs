@@ -247,7 +247,7 @@ pub(crate) fn norm_bytes(norm: &LayerNorm) -> usize {
 }
 
 /// The kernels' function of this name.
-pub(crate) fn activation(named: Named) -> Activation {
+pub fn activation(named: Named) -> Activation {
     match named {
         Named::Gelu => Activation::Gelu,
         Named::GeluTanh => Activation::GeluTanh,

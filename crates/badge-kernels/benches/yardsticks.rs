@@ -63,6 +63,36 @@ struct Shape {
     k: usize,
 }
 
+/// f32 factors as libraries take them and as ours does.
+struct Factors {
+    x: Vec<f32>,
+    w: Vec<f32>,
+    rows: Matrix<f32>,
+    packed: PackedMatrix,
+}
+
+impl Factors {
+    fn new(Shape { m, n, k }: Shape) -> Self {
+        let (x, w) = (vec![0.5; m * k], vec![0.25; n * k]);
+        Self {
+            rows: Matrix::from_rows(&x, k),
+            packed: PackedMatrix::pack(&w, n, k, Precision::F32),
+            x,
+            w,
+        }
+    }
+
+    /// Our product into `y`.
+    fn ours<'a>(&'a self, pool: &'a Pool, y: &'a mut Matrix<f32>) -> impl FnMut() + 'a {
+        let m = self.rows.row_count();
+        move || {
+            let input = Input::F32(self.rows.rows(m));
+            let out = Output::F32(y.rows_mut(m));
+            gemm(pool, input, &self.packed, &Epilogue::NONE, out);
+        }
+    }
+}
+
 struct Bench {
     pool: Pool,
     first: bool,
@@ -88,22 +118,9 @@ impl Bench {
 
     fn f32_beside_gemm(&mut self, shape: Shape) {
         let Shape { m, n, k } = shape;
-        let (x, w) = (vec![0.5_f32; m * k], vec![0.25_f32; n * k]);
-        let (input, packed) = (
-            Matrix::from_rows(&x, k),
-            PackedMatrix::pack(&w, n, k, Precision::F32),
-        );
+        let factors = Factors::new(shape);
+        let Factors { x, w, .. } = &factors;
         let mut y = Matrix::<f32>::zeros(m, n);
-        let mut ours = || {
-            let out = Output::F32(y.rows_mut(m));
-            gemm(
-                &self.pool,
-                Input::F32(input.rows(m)),
-                &packed,
-                &Epilogue::NONE,
-                out,
-            );
-        };
         let mut out = vec![0.0_f32; m * n];
         let parallelism = match self.pool.threads() {
             1 => ::gemm::Parallelism::None,
@@ -136,38 +153,27 @@ impl Bench {
                 );
             }
         };
-        let times = in_turns(&mut ours, library);
+        let times = in_turns(factors.ours(&self.pool, &mut y), library);
         self.report("gemm", Precision::F32, shape, times);
     }
 
     fn f32_beside_rten(&mut self, shape: Shape) {
         let Shape { m, n, k } = shape;
-        let (x, w) = (vec![0.5_f32; m * k], vec![0.25_f32; n * k]);
-        let input = Matrix::from_rows(&x, k);
-        let packed = PackedMatrix::pack(&w, n, k, Precision::F32);
+        let factors = Factors::new(shape);
+        let Factors { x, w, .. } = &factors;
         let mut y = Matrix::<f32>::zeros(m, n);
         let executor = GemmExecutor::<f32>::new();
         let b = NdTensorView::from_data([n, k], &w[..]);
         let b = executor.prepack_b(b.transposed());
         let a = NdTensorView::from_data([m, k], &x[..]);
         let mut out = vec![0.0_f32; m * n];
-        let mut ours = || {
-            let out = Output::F32(y.rows_mut(m));
-            gemm(
-                &self.pool,
-                Input::F32(input.rows(m)),
-                &packed,
-                &Epilogue::NONE,
-                out,
-            );
-        };
         let library = || {
             let (a, b) = (GemmInputA::Unpacked(a), GemmInputB::Packed(&b));
             executor
                 .gemm(&mut out, a, b, GemmOptions::default())
                 .expect("shapes agree");
         };
-        let times = in_turns(&mut ours, library);
+        let times = in_turns(factors.ours(&self.pool, &mut y), library);
         self.report("rten-gemm", Precision::F32, shape, times);
     }
 

@@ -20,7 +20,7 @@ use crate::threads::{Pool, Task};
 
 mod transpose;
 
-use transpose::{BLOCK, transpose};
+use transpose::{SIDE, transpose};
 
 /// Heads of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -351,15 +351,15 @@ impl<T: Factor> Head<'_, T> {
     /// Keys as panels: 32 keys side by side, unit after unit of the head.
     fn pack_keys(&self, packed: &mut [i32]) {
         let groups = self.groups();
-        let blocks = if groups >= BLOCK {
-            self.keys.length / BLOCK
+        let squares = if groups >= SIDE {
+            self.keys.length / SIDE
         } else {
             0
         };
-        for block in 0..blocks {
-            self.pack_key_block(packed, block * BLOCK);
+        for square in 0..squares {
+            self.pack_key_square(packed, square * SIDE);
         }
-        for key in blocks * BLOCK..self.keys.length.next_multiple_of(PANEL) {
+        for key in squares * SIDE..self.keys.length.next_multiple_of(PANEL) {
             let (panel, lane) = (key / PANEL, key % PANEL);
             let packed = &mut packed[panel * groups * PANEL..][..groups * PANEL];
             let columns = packed.chunks_exact_mut(PANEL).map(|units| &mut units[lane]);
@@ -375,16 +375,16 @@ impl<T: Factor> Head<'_, T> {
         }
     }
 
-    /// Sixteen keys from `key` on, sixteen units at a time; the last block of units may overlap the
+    /// Sixteen keys from `key` on, sixteen units at a time; the last square of units may overlap the
     /// one before.
-    fn pack_key_block(&self, packed: &mut [i32], key: usize) {
+    fn pack_key_square(&self, packed: &mut [i32], key: usize) {
         let groups = self.groups();
-        let rows: [*const i32; BLOCK] = std::array::from_fn(|lane| {
+        let rows: [*const i32; SIDE] = std::array::from_fn(|lane| {
             self.row(&self.projections.keys, key + lane).as_ptr().cast()
         });
         let start = key / PANEL * groups * PANEL + key % PANEL;
-        for block in 0..groups.div_ceil(BLOCK) {
-            let unit = (block * BLOCK).min(groups - BLOCK);
+        for square in 0..groups.div_ceil(SIDE) {
+            let unit = (square * SIDE).min(groups - SIDE);
             let out = &mut packed[start + unit * PANEL..];
             let rows = rows.map(|row| row.wrapping_add(unit));
             // SAFETY: each row holds `groups` units, of which sixteen from `unit` on exist.

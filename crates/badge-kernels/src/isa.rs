@@ -56,7 +56,8 @@ impl Avx2 {
 }
 
 impl Avx512 {
-    /// Must match the `target_feature` lists of `simd/avx512.rs` and `gemm/avx512.rs`.
+    /// Must match the `target_feature` lists of `simd/avx512.rs`, `gemm/avx512.rs`,
+    /// `attention/transpose.rs` and `peak/dot.rs`.
     #[cfg(target_arch = "x86_64")]
     fn new() -> Option<Self> {
         let all = is_x86_feature_detected!("avx512f")

@@ -146,7 +146,7 @@ pub fn quantise(x: &[f32]) -> (Vec<u8>, f32, i32) {
     (x.iter().map(byte).collect(), scale, zero_point as i32)
 }
 
-/// Values and scale of weights that share one, a block of 64 inputs of one output, to the bit:
+/// Values and scale of weights that share one, a run of 64 inputs of one output, to the bit:
 /// `scale = max |w| / 127` (1 where all are zero), `value = round(w / scale)`, ties to even.
 pub fn quantise_weights(weights: &[f32]) -> (Vec<i8>, f32) {
     let largest = weights.iter().fold(0.0_f32, |most, w| most.max(w.abs()));

@@ -2,8 +2,8 @@
 
 use crate::isa::Isa;
 
-/// Rows and units of a block.
-pub(super) const BLOCK: usize = 16;
+/// Rows and units of a square.
+pub(super) const SIDE: usize = 16;
 
 /// Writes unit `g` of row `i` to `out[g * stride + i]`, for 16 rows of 16 units of 32 bits.
 ///
@@ -11,11 +11,11 @@ pub(super) const BLOCK: usize = 16;
 /// Each pointer of `rows` may be read for 64 bytes.
 pub(super) unsafe fn transpose(
     isa: Isa,
-    rows: &[*const i32; BLOCK],
+    rows: &[*const i32; SIDE],
     out: &mut [i32],
     stride: usize,
 ) {
-    assert!(stride >= BLOCK && out.len() >= (BLOCK - 1) * stride + BLOCK);
+    assert!(stride >= SIDE && out.len() >= (SIDE - 1) * stride + SIDE);
     match isa {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the token proves the features; rows are the caller's promise, `out` holds 16 units
@@ -23,7 +23,7 @@ pub(super) unsafe fn transpose(
         Isa::Avx512(_) => unsafe { avx512::transpose(rows, out.as_mut_ptr(), stride) },
         _ => {
             for (lane, row) in rows.iter().enumerate() {
-                for unit in 0..BLOCK {
+                for unit in 0..SIDE {
                     // SAFETY: the caller's promise.
                     out[unit * stride + lane] = unsafe { row.add(unit).read_unaligned() };
                 }
@@ -37,7 +37,7 @@ mod avx512 {
     #[allow(clippy::wildcard_imports, reason = "intrinsics carry their own prefix")]
     use std::arch::x86_64::*;
 
-    use super::BLOCK;
+    use super::SIDE;
 
     /// Pairs, then quadruples within each quarter of the vectors, then the quarters themselves: 64
     /// shuffles for 256 units.
@@ -46,7 +46,7 @@ mod avx512 {
     /// The machine has the features (the list must match `Avx512::new` in `isa.rs`); 64 bytes may be
     /// read at each row and written at each multiple of `stride`.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-    pub(super) unsafe fn transpose(rows: &[*const i32; BLOCK], out: *mut i32, stride: usize) {
+    pub(super) unsafe fn transpose(rows: &[*const i32; SIDE], out: *mut i32, stride: usize) {
         // SAFETY: the caller's promise.
         let mut v = rows.map(|row| unsafe { _mm512_loadu_si512(row.cast()) });
         for pair in v.as_chunks_mut::<2>().0 {
@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn rows_become_columns_on_every_instruction_set() {
         let units: Vec<i32> = (0..256).collect();
-        let rows: [*const i32; BLOCK] = std::array::from_fn(|row| units[row * 16..].as_ptr());
+        let rows: [*const i32; SIDE] = std::array::from_fn(|row| units[row * 16..].as_ptr());
         for isa in Isa::available() {
             let mut out = vec![-1; 15 * 20 + 16];
             // SAFETY: each row has sixteen units.

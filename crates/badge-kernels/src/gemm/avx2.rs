@@ -91,14 +91,14 @@ unsafe fn scaled_halves<D: Dot, const R: usize>(tile: &Tile) {
     }
 }
 
-/// The loop over `K` of int8 for sixteen columns from `column` on: exact integers within a block,
+/// The loop over `K` of int8 for sixteen columns from `column` on: exact integers within a run,
 /// then scaled and added in f32.
 ///
 /// # Safety
 /// As [`TileFunction`], and `column` is 0 or 16.
 #[inline(always)]
 unsafe fn scaled_sums<D: Dot, const R: usize>(tile: &Tile, column: usize) {
-    // SAFETY: as in `sums`; there are 32 scales for every block that has begun.
+    // SAFETY: as in `sums`; there are 32 scales for every run that has begun.
     unsafe {
         let mut totals = [[_mm256_setzero_ps(); 2]; R];
         let mut start = 0;

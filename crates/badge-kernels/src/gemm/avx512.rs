@@ -213,13 +213,13 @@ unsafe fn sums<D: Dot, const R: usize>(tile: &Tile) {
     }
 }
 
-/// The loop over `K` of int8: exact integers within a block, then scaled and added in f32.
+/// The loop over `K` of int8: exact integers within a run, then scaled and added in f32.
 ///
 /// # Safety
 /// As [`TileFunction`].
 #[inline(always)]
 unsafe fn scaled_sums<D: Dot, const R: usize>(tile: &Tile) {
-    // SAFETY: as in `sums`; there are 32 scales for every block that has begun.
+    // SAFETY: as in `sums`; there are 32 scales for every run that has begun.
     unsafe {
         let mut totals = [[_mm512_setzero_ps(); 2]; R];
         let mut start = 0;

@@ -153,7 +153,7 @@ struct QuantisedRow<'a> {
 
 impl<S: Simd> Writer<'_, S> {
     /// One row of the tile. A full panel is compiled on its own: with a width known to the compiler
-    /// its vectors need no masks, which halves the time of this function.
+    /// its vectors need no masks.
     #[inline(always)]
     fn row<F: Function, T: Stored>(&self, function: F, row: usize, out: &mut [T]) {
         let parts = self.parts(row);

@@ -14,7 +14,7 @@ use crate::isa::Isa;
 use crate::simd::{Operation, Simd};
 
 /// Inputs that share a scale.
-const BLOCK: usize = SCALED_GROUPS * 4;
+const SCALED_INPUTS: usize = SCALED_GROUPS * 4;
 
 /// Packed weights of one linear layer.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub(super) enum Panels {
     Bf16(Buffer<bf16>),
     Int8 {
         values: Buffer<i8>,
-        /// `w = scale * value`: `[panel][block of 64 inputs][output of the panel]`.
+        /// `w = scale * value`: `[panel][run of 64 inputs][output of the panel]`.
         scales: Buffer<f32>,
         /// Sum of `scale * value` of each output, for the zero points of the activations.
         weight_sums: Vec<f32>,
@@ -134,8 +134,8 @@ impl PackedMatrix {
     pub(super) fn scales(&self, panel: usize) -> *const f32 {
         match &self.panels {
             Panels::Int8 { scales, .. } => {
-                let blocks = self.groups().div_ceil(SCALED_GROUPS);
-                scales.as_ptr().wrapping_add(panel * blocks * PANEL)
+                let runs = self.groups().div_ceil(SCALED_GROUPS);
+                scales.as_ptr().wrapping_add(panel * runs * PANEL)
             }
             _ => std::ptr::null(),
         }
@@ -188,16 +188,19 @@ fn pack_int8(weights: &[f32], shape: Shape) -> Panels {
     let Shape {
         outputs, inputs, ..
     } = shape;
-    let blocks = inputs.div_ceil(BLOCK);
+    let runs = inputs.div_ceil(SCALED_INPUTS);
     let mut values = vec![0_u8; weights.len()];
-    let mut scales = Buffer::zeroed(outputs.next_multiple_of(PANEL) * blocks);
+    let mut scales = Buffer::zeroed(outputs.next_multiple_of(PANEL) * runs);
     let mut weight_sums = vec![0.0; outputs];
     for (output, sum) in weight_sums.iter_mut().enumerate() {
         let row = output * inputs..(output + 1) * inputs;
-        let weights = weights[row.clone()].chunks(BLOCK);
-        for (block, (weights, values)) in weights.zip(values[row].chunks_mut(BLOCK)).enumerate() {
+        let weights = weights[row.clone()].chunks(SCALED_INPUTS);
+        for (run, (weights, values)) in weights
+            .zip(values[row].chunks_mut(SCALED_INPUTS))
+            .enumerate()
+        {
             let scale = Isa::best().run(QuantiseWeights { weights, values });
-            let place = (output / PANEL * blocks + block) * PANEL + output % PANEL;
+            let place = (output / PANEL * runs + run) * PANEL + output % PANEL;
             scales[place] = scale;
             let integers: i32 = values.iter().map(|v| i32::from(signed(*v))).sum();
             *sum += scale * integers as f32;
@@ -215,7 +218,7 @@ fn signed(byte: u8) -> i8 {
     (byte ^ 0x80) as i8
 }
 
-/// `round(w / scale) + 128` of one block of the weights of an output; returns the scale. Every
+/// `round(w / scale) + 128` of one run of the weights of an output; returns the scale. Every
 /// instruction set rounds alike.
 struct QuantiseWeights<'a> {
     weights: &'a [f32],
@@ -269,8 +272,8 @@ mod tests {
     }
 
     #[test]
-    fn int8_weights_use_the_whole_range_of_each_block_of_each_output() {
-        // Two outputs of 66 inputs: a block of 64 and one of 2.
+    fn int8_weights_use_the_whole_range_of_each_run_of_each_output() {
+        // Two outputs of 66 inputs: a run of 64 and one of 2.
         let mut weights = vec![0.0; 132];
         weights[..3].copy_from_slice(&[1.0, -2.0, 0.5]);
         weights[64] = 127.0;

@@ -67,17 +67,17 @@ unsafe fn sums<D: Dot<Sum = f32>, const R: usize>(tile: &Tile) {
     unsafe { tile.sums.cast::<[[f32; PANEL]; R]>().write(sums) };
 }
 
-/// Exact integers within a block, then scaled and added in f32.
+/// Exact integers within a run, then scaled and added in f32.
 ///
 /// # Safety
 /// As [`TileFunction`].
 unsafe fn scaled_sums<D: Dot<Sum = i32>, const R: usize>(tile: &Tile) {
     let mut totals = [[0.0_f32; PANEL]; R];
-    for (block, start) in (0..tile.groups).step_by(SCALED_GROUPS).enumerate() {
+    for (run, start) in (0..tile.groups).step_by(SCALED_GROUPS).enumerate() {
         let groups = start..tile.groups.min(start + SCALED_GROUPS);
-        // SAFETY: the promises of `TileFunction`; there are 32 scales for every block that has begun.
+        // SAFETY: the promises of `TileFunction`; there are 32 scales for every run that has begun.
         let (sums, scales) = unsafe {
-            let scales = &*tile.scales.cast::<[f32; PANEL]>().add(block);
+            let scales = &*tile.scales.cast::<[f32; PANEL]>().add(run);
             (sums_of_groups::<D, R>(tile, groups), scales)
         };
         for (totals, sums) in totals.iter_mut().zip(sums) {

@@ -25,7 +25,7 @@ pub(crate) const GROUP_BYTES: usize = PANEL * 4;
 ///
 /// One scale for a whole output is not enough where a few inputs have weights a hundred times the
 /// others', as the second feed-forward product has: every other weight then rounds to a handful of
-/// steps. A block of 64 keeps the damage among 64, and costs one multiply-add in sixteen.
+/// steps. A run of 64 keeps the damage among 64, and costs one multiply-add in sixteen.
 pub(crate) const SCALED_GROUPS: usize = 16;
 
 /// What a tile function multiplies.
@@ -42,7 +42,7 @@ pub(crate) struct Tile {
     /// What will be needed soon: one cache line a group is asked for from here on. Never read, so it
     /// may point anywhere.
     pub(crate) ahead: *const u8,
-    /// Of int8 products: the panel's scales, 32 for each block of [`SCALED_GROUPS`] groups.
+    /// Of int8 products: the panel's scales, 32 for each run of [`SCALED_GROUPS`] groups.
     pub(crate) scales: *const f32,
     /// `R` x 32 sums.
     pub(crate) sums: *mut f32,
@@ -53,7 +53,7 @@ pub(crate) struct Tile {
 /// # Safety
 /// The machine has the instruction set; `input` points to that many rows of `groups` units;
 /// `panel` to `32 * groups` units at a cache line; `sums` to 32 numbers a row at a cache line; for
-/// int8 `scales` to 32 numbers at a cache line for every block that has begun. A *wide* function
+/// int8 `scales` to 32 numbers at a cache line for every run that has begun. A *wide* function
 /// takes one row and [`WIDE`] panels that lie one after the other, and leaves as many rows of sums.
 pub(crate) type TileFunction = unsafe fn(&Tile);
 

@@ -64,6 +64,16 @@ impl Rows {
     }
 }
 
+/// What the reference makes of the same numbers.
+fn exact<T: Copy + Into<f64>>(
+    shape: AttentionShape,
+    rows: Projections<'_, T>,
+    sequences: Sequences<'_>,
+) -> Vec<reference::Row> {
+    let wide = [rows.queries, rows.keys, rows.values].map(reference::wide);
+    reference::attention(shape, wide.each_ref().map(Vec::as_slice), sequences)
+}
+
 fn check(pool: &Pool, shape: AttentionShape, lengths: &[usize]) {
     let segments = packed(lengths);
     let sequences = Sequences {
@@ -74,13 +84,7 @@ fn check(pool: &Pool, shape: AttentionShape, lengths: &[usize]) {
     let rows = Rows::new(count, shape);
     let scratch = AttentionScratch::new(pool.threads(), longest, &shape);
     let at = format!("{} {shape:?} {lengths:?}", pool.isa());
-    let Projections {
-        queries,
-        keys,
-        values,
-    } = rows.f32();
-    let wide = [queries, keys, values].map(reference::wide);
-    let expected = reference::attention(shape, wide.each_ref().map(Vec::as_slice), sequences);
+    let expected = exact(shape, rows.f32(), sequences);
     let mut out = Matrix::from_rows(&vec![77.0_f32; (count + 1) * rows.width], rows.width);
     let output = Output::F32(out.rows_mut(count));
     attention(
@@ -92,13 +96,7 @@ fn check(pool: &Pool, shape: AttentionShape, lengths: &[usize]) {
     );
     compare(&out, &expected, 5e-6, &at);
     if shape.head_size.is_multiple_of(2) {
-        let Projections {
-            queries,
-            keys,
-            values,
-        } = rows.bf16();
-        let wide = [queries, keys, values].map(reference::wide);
-        let expected = reference::attention(shape, wide.each_ref().map(Vec::as_slice), sequences);
+        let expected = exact(shape, rows.bf16(), sequences);
         let output = Output::F32(out.rows_mut(count));
         attention(
             pool,

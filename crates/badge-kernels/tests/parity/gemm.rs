@@ -16,7 +16,7 @@ use crate::numbers;
 const ROWS: [usize; 9] = [0, 1, 2, 5, 6, 7, 9, 13, 17];
 /// Around one panel of 32 columns and its halves, and more than the panels a single row takes.
 const OUTPUTS: [usize; 9] = [1, 15, 16, 17, 31, 33, 64, 70, 130];
-/// Around the unrolling by four groups of one, two and four inputs and, of int8, around blocks of
+/// Around the unrolling by four groups of one, two and four inputs and, of int8, around runs of
 /// 64.
 const INPUTS: [usize; 14] = [1, 2, 3, 4, 5, 7, 15, 16, 17, 33, 63, 64, 65, 130];
 
@@ -70,8 +70,8 @@ impl Factors {
 }
 
 fn dequantised(weights: &[f32], columns: usize) -> Vec<Row> {
-    let numbers = |block: &[f32]| {
-        let (values, scale) = reference::quantise_weights(block);
+    let numbers = |run: &[f32]| {
+        let (values, scale) = reference::quantise_weights(run);
         let numbers = values
             .into_iter()
             .map(move |v| f64::from(v) * f64::from(scale));

@@ -7,6 +7,7 @@ mod element_wise;
 mod products;
 
 use badge_core::config::ModelConfig;
+use badge_engine::kernel_activation;
 use badge_engine::kernels::activation::Activation;
 use badge_engine::kernels::gemm::Precision;
 use badge_engine::kernels::threads::Pool;
@@ -97,25 +98,8 @@ impl BlockSizes {
             hidden: backbone.hidden,
             heads: backbone.heads,
             intermediate: backbone.intermediate,
-            activation: of_kernels(backbone.activation),
+            activation: kernel_activation(backbone.activation),
         }
-    }
-}
-
-/// The kernels' name of an activation.
-fn of_kernels(activation: badge_core::activation::Activation) -> Activation {
-    use badge_core::activation::Activation as Named;
-    match activation {
-        Named::Gelu => Activation::Gelu,
-        Named::GeluTanh => Activation::GeluTanh,
-        Named::QuickGelu => Activation::QuickGelu,
-        Named::Relu => Activation::Relu,
-        Named::LeakyRelu => Activation::LeakyRelu,
-        Named::Swish => Activation::Swish,
-        Named::Mish => Activation::Mish,
-        Named::Tanh => Activation::Tanh,
-        Named::Sigmoid => Activation::Sigmoid,
-        Named::Identity => Activation::Identity,
     }
 }
 
