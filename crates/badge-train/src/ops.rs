@@ -12,7 +12,7 @@ mod softmax;
 mod vector;
 
 pub(crate) use activation::activate;
-pub(crate) use dropout::{DropoutStream, dropout};
+pub(crate) use dropout::{DropoutSite, DropoutStream, LayerIndex, dropout};
 pub(crate) use layer_norm::layer_norm;
 pub(crate) use linear::add_bias;
 pub(crate) use softmax::attention_softmax;

@@ -7,7 +7,7 @@ use badge_core::config::BackboneConfig;
 
 use super::linear::{LayerNorm, Linear};
 use crate::framework::{Result, Tensor};
-use crate::ops::{DropoutStream, attention_softmax, dropout};
+use crate::ops::{DropoutSite, DropoutStream, LayerIndex, attention_softmax, dropout};
 use crate::parameters::Parameters;
 
 /// `a = LN(x + O(softmax(Q Kᵀ / √K) V))`.
@@ -20,6 +20,7 @@ pub(crate) struct Attention {
     norm: LayerNorm,
     heads: usize,
     head_size: usize,
+    index: LayerIndex,
     probability_dropout: f64,
     output_dropout: f64,
 }
@@ -28,7 +29,7 @@ impl Attention {
     pub(crate) fn new(
         parameters: &Parameters,
         config: &BackboneConfig,
-        names: &LayerNames,
+        (index, names): (LayerIndex, &LayerNames),
     ) -> Self {
         let linear = |name| Linear::new(parameters, name);
         Self {
@@ -39,6 +40,7 @@ impl Attention {
             norm: LayerNorm::new(parameters, &names.attention_norm, config.layer_norm_eps),
             heads: config.heads,
             head_size: config.head_size(),
+            index,
             probability_dropout: config.attention_dropout,
             output_dropout: config.hidden_dropout,
         }
@@ -59,9 +61,12 @@ impl Attention {
         let scale = 1.0 / (self.head_size as f64).sqrt();
         let probabilities = attention_softmax(&scores, scale, lengths)?;
         // BERT drops probabilities after the softmax, not scores before it.
-        let probabilities = dropout(&probabilities, self.probability_dropout, stream)?;
+        let site = DropoutSite::Probabilities(self.index);
+        let probabilities = dropout(&probabilities, self.probability_dropout, (stream, site))?;
         let context = self.merge_heads(&probabilities.matmul(&value)?)?; // [B, T, D]
-        let projected = dropout(&self.output.forward(&context)?, self.output_dropout, stream)?;
+        let projected = self.output.forward(&context)?;
+        let site = DropoutSite::AttentionOutput(self.index);
+        let projected = dropout(&projected, self.output_dropout, (stream, site))?;
         self.norm.forward(&(x + projected)?)
     }
 

@@ -9,7 +9,7 @@ use super::attention::Attention;
 use super::feed_forward::FeedForward;
 use super::linear::LayerNorm;
 use crate::framework::{Result, Tensor};
-use crate::ops::DropoutStream;
+use crate::ops::{DropoutStream, LayerIndex};
 use crate::parameters::Parameters;
 
 /// Block m; on ALBERT a group's inner layers one after the other.
@@ -41,9 +41,10 @@ impl Block {
             .map(|inner| {
                 let names = names::layer(config, block, inner);
                 let eps = config.layer_norm_eps;
+                let index = LayerIndex { block, inner };
                 Layer {
-                    attention: Attention::new(parameters, config, &names),
-                    feed_forward: FeedForward::new(parameters, config, &names),
+                    attention: Attention::new(parameters, config, (index, &names)),
+                    feed_forward: FeedForward::new(parameters, config, (index, &names)),
                     norm: LayerNorm::new(parameters, &names.output_norm, eps),
                 }
             })

@@ -6,7 +6,7 @@ use badge_core::config::{BackboneConfig, Family};
 use super::input::ModelInput;
 use super::linear::{LayerNorm, Linear};
 use crate::framework::{Result, Tensor};
-use crate::ops::{DropoutStream, dropout};
+use crate::ops::{DropoutSite, DropoutStream, dropout};
 use crate::parameters::Parameters;
 
 /// Everything below the first block.
@@ -57,7 +57,8 @@ impl Embeddings {
         let segments = look_up(&self.token_types, &input.type_ids)?;
         let positions = self.positions.narrow(0, 0, t)?;
         let sum = (words + segments)?.broadcast_add(&positions)?; // [B, T, E]
-        let x = dropout(&self.norm.forward(&sum)?, self.dropout, stream)?;
+        let site = DropoutSite::Embeddings;
+        let x = dropout(&self.norm.forward(&sum)?, self.dropout, (stream, site))?;
         match &self.mapping {
             Some(mapping) => mapping.forward(&x), // [B, T, D]
             None => Ok(x),

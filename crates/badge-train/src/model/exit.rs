@@ -8,7 +8,7 @@ use super::block::{Block, BlockOutput};
 use super::bypass::Bypass;
 use super::linear::Linear;
 use crate::framework::{Result, Tensor};
-use crate::ops::{DropoutStream, dropout};
+use crate::ops::{DropoutSite, DropoutStream, dropout};
 use crate::parameters::Parameters;
 
 /// The exit after one block.
@@ -17,6 +17,7 @@ pub(crate) struct Exit {
     bypass: Option<Bypass>,
     pooler: Option<Linear>,
     classifier: Linear,
+    index: usize,
     dropout: f64,
 }
 
@@ -39,6 +40,7 @@ impl Exit {
                 Pooler::None => None,
             },
             classifier: linear(names::exit_classifier(backbone, index)),
+            index,
             dropout: exits.exit_dropout,
         }
     }
@@ -59,8 +61,9 @@ impl Exit {
             Some(pooler) => pooler.forward(&features)?.tanh()?,
             None => features,
         };
+        let site = DropoutSite::Exit(self.index);
         self.classifier
-            .forward(&dropout(&pooled, self.dropout, stream)?)
+            .forward(&dropout(&pooled, self.dropout, (stream, site))?)
     }
 }
 

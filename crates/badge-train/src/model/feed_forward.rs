@@ -6,7 +6,7 @@ use badge_core::config::{BackboneConfig, Family};
 
 use super::linear::Linear;
 use crate::framework::{Result, Tensor};
-use crate::ops::{DropoutStream, activate, dropout};
+use crate::ops::{DropoutSite, DropoutStream, LayerIndex, activate, dropout};
 use crate::parameters::Parameters;
 
 /// `F = a + W₂ g(W₁ a)`, before the block's last LayerNorm: the sum a bypass adds to.
@@ -15,6 +15,7 @@ pub(crate) struct FeedForward {
     intermediate: Linear,
     output: Linear,
     activation: Activation,
+    index: LayerIndex,
     dropout: f64,
 }
 
@@ -22,12 +23,13 @@ impl FeedForward {
     pub(crate) fn new(
         parameters: &Parameters,
         config: &BackboneConfig,
-        names: &LayerNames,
+        (index, names): (LayerIndex, &LayerNames),
     ) -> Self {
         Self {
             intermediate: Linear::new(parameters, &names.intermediate),
             output: Linear::new(parameters, &names.output),
             activation: config.activation,
+            index,
             // ALBERT drops nothing here.
             dropout: if config.family == Family::Albert {
                 0.0
@@ -41,7 +43,8 @@ impl FeedForward {
     /// `[B, T, D] -> [B, T, D]`
     pub(crate) fn forward(&self, a: &Tensor, stream: Option<&DropoutStream>) -> Result<Tensor> {
         let inner = activate(&self.intermediate.forward(a)?, self.activation)?; // [B, T, F]
-        let outer = dropout(&self.output.forward(&inner)?, self.dropout, stream)?; // [B, T, D]
-        a + outer
+        let outer = self.output.forward(&inner)?; // [B, T, D]
+        let site = DropoutSite::FeedForwardOutput(self.index);
+        a + dropout(&outer, self.dropout, (stream, site))?
     }
 }

@@ -188,10 +188,11 @@ mod tests {
     use badge_core::exit::{ExitPlan, Pooler};
 
     use super::*;
+    use crate::ops::{DropoutSite, LayerIndex};
     use crate::parameters::initialise;
 
-    /// Masks that one training pass draws, all rates being positive.
-    fn masks(family: &str) -> u64 {
+    /// Sites that one training pass draws masks for, all rates being positive.
+    fn masks(family: &str) -> Vec<DropoutSite> {
         let json = serde_json::json!({
             "model_type": family, "vocab_size": 9, "embedding_size": 5, "hidden_size": 8,
             "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 7,
@@ -214,9 +215,19 @@ mod tests {
 
     #[test]
     fn each_family_drops_where_its_authors_do() {
-        // Embeddings; per block probabilities, attention output and BERT's feed-forward output,
-        // which ALBERT does not drop; one per exit.
-        assert_eq!(masks("bert"), 1 + 3 * 3 + 3);
-        assert_eq!(masks("albert"), 1 + 3 * 2 + 3);
+        // ALBERT drops nothing behind its feed-forward network.
+        for (family, behind_feed_forward) in [("bert", true), ("albert", false)] {
+            let mut expected = vec![DropoutSite::Embeddings];
+            for block in 0..3 {
+                let layer = LayerIndex { block, inner: 0 };
+                expected.push(DropoutSite::Probabilities(layer));
+                expected.push(DropoutSite::AttentionOutput(layer));
+                if behind_feed_forward {
+                    expected.push(DropoutSite::FeedForwardOutput(layer));
+                }
+                expected.push(DropoutSite::Exit(block));
+            }
+            assert_eq!(masks(family), expected);
+        }
     }
 }

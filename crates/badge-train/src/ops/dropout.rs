@@ -1,7 +1,5 @@
 //! Dropout whose masks are a function of seed, step and place: a resumed run draws the same ones.
 
-use std::cell::Cell;
-
 use rand::RngCore;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -10,11 +8,51 @@ use super::vector::for_each_run;
 use super::{tensor_like, values, with_values};
 use crate::framework::{CpuStorage, CustomOp1, Device, Layout, Result, Shape, Tensor};
 
-/// The masks of one forward pass in training: every call of [`dropout`] takes the next stream.
+/// A place in the model where elements are dropped. Each has its own masks, so that these do not
+/// depend on what else is computed, or in which order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum DropoutSite {
+    /// The embeddings.
+    Embeddings,
+    /// Attention probabilities `[B, H, T, T]` of an inner layer of a block.
+    Probabilities(LayerIndex),
+    /// Attention's output `[B, T, D]`, before the residual sum.
+    AttentionOutput(LayerIndex),
+    /// The feed-forward output `[B, T, D]`, before the residual sum.
+    FeedForwardOutput(LayerIndex),
+    /// What the classifier after a block reads.
+    Exit(usize),
+}
+
+/// A transformer layer: which block, counted from 0, and which of its inner layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct LayerIndex {
+    pub(crate) block: usize,
+    pub(crate) inner: usize,
+}
+
+impl DropoutSite {
+    /// The generator's stream of this place: kinds in the low byte, then inner layer and block.
+    fn stream(self) -> u64 {
+        let place = |kind: u64, layer: LayerIndex| {
+            kind | (layer.inner as u64) << 8 | (layer.block as u64) << 32
+        };
+        match self {
+            Self::Embeddings => 0,
+            Self::Probabilities(layer) => place(1, layer),
+            Self::AttentionOutput(layer) => place(2, layer),
+            Self::FeedForwardOutput(layer) => place(3, layer),
+            Self::Exit(block) => place(4, LayerIndex { block, inner: 0 }),
+        }
+    }
+}
+
+/// The masks of one forward pass in training.
 #[derive(Debug)]
 pub(crate) struct DropoutStream {
     key: [u8; 32],
-    calls: Cell<u64>,
+    #[cfg(test)]
+    drawn: std::cell::RefCell<Vec<DropoutSite>>,
 }
 
 impl DropoutStream {
@@ -26,36 +64,40 @@ impl DropoutStream {
         key[16..].copy_from_slice(b"badge dropout\0\0\0");
         Self {
             key,
-            calls: Cell::new(0),
+            #[cfg(test)]
+            drawn: std::cell::RefCell::default(),
         }
     }
 
-    /// Masks drawn so far.
+    /// Sites whose masks were drawn so far.
     #[cfg(test)]
-    pub(crate) fn drawn(&self) -> u64 {
-        self.calls.get()
+    pub(crate) fn drawn(&self) -> Vec<DropoutSite> {
+        self.drawn.borrow().clone()
     }
 
-    fn next(&self) -> ChaCha8Rng {
-        let call = self.calls.get();
-        self.calls.set(call + 1);
+    fn mask(&self, rate: f64, site: DropoutSite) -> Dropout {
+        #[cfg(test)]
+        self.drawn.borrow_mut().push(site);
         let mut generator = ChaCha8Rng::from_seed(self.key);
-        generator.set_stream(call);
-        generator
+        generator.set_stream(site.stream());
+        Dropout {
+            generator,
+            threshold: (rate * 65_536.0).round().min(65_535.0) as u16,
+        }
     }
 }
 
 /// Zeroes elements with probability `rate` and scales the others by `1 / (1 - rate)`; the identity
 /// without a stream, which is how evaluation runs. Rates are met to 1/65536.
-pub(crate) fn dropout(x: &Tensor, rate: f64, stream: Option<&DropoutStream>) -> Result<Tensor> {
+pub(crate) fn dropout(
+    x: &Tensor,
+    rate: f64,
+    (stream, site): (Option<&DropoutStream>, DropoutSite),
+) -> Result<Tensor> {
     let Some(stream) = stream.filter(|_| rate > 0.0) else {
         return Ok(x.clone());
     };
-    let threshold = (rate * 65_536.0).round().min(65_535.0) as u16;
-    let op = Dropout {
-        generator: stream.next(),
-        threshold,
-    };
+    let op = stream.mask(rate, site);
     match x.device() {
         Device::Cpu => x.contiguous()?.apply_op1(op),
         device => x * Tensor::from_vec(op.mask(x.elem_count()), x.shape(), device)?,
@@ -130,29 +172,38 @@ mod tests {
         Var::ones(count, crate::framework::DType::F32, &Device::Cpu).unwrap()
     }
 
-    fn masked(x: &Tensor, stream: &DropoutStream) -> Vec<f32> {
-        dropout(x, 0.1, Some(stream)).unwrap().to_vec1().unwrap()
+    const LAYER: LayerIndex = LayerIndex { block: 2, inner: 1 };
+    const SITE: DropoutSite = DropoutSite::AttentionOutput(LAYER);
+
+    fn masked(x: &Tensor, stream: &DropoutStream, site: DropoutSite) -> Vec<f32> {
+        let y = dropout(x, 0.1, (Some(stream), site)).unwrap();
+        y.to_vec1().unwrap()
     }
 
     #[test]
-    fn a_step_always_draws_the_same_masks_and_other_steps_and_calls_draw_others() {
+    fn a_site_of_a_step_always_draws_the_same_mask_and_all_others_draw_others() {
         let x = ones(40_000);
         let (first, again) = (DropoutStream::new(5, 9), DropoutStream::new(5, 9));
-        let mask = masked(&x, &first);
-        assert_eq!(mask, masked(&x, &again));
-        assert_ne!(
-            mask,
-            masked(&x, &first),
-            "the second call of a step has its own mask"
-        );
-        assert_ne!(mask, masked(&x, &DropoutStream::new(5, 10)));
-        assert_ne!(mask, masked(&x, &DropoutStream::new(6, 9)));
+        let mask = masked(&x, &first, SITE);
+        let others = [
+            DropoutSite::Embeddings,
+            DropoutSite::Probabilities(LAYER),
+            DropoutSite::FeedForwardOutput(LAYER),
+            DropoutSite::AttentionOutput(LayerIndex { block: 1, inner: 2 }),
+            DropoutSite::Exit(LAYER.block),
+        ];
+        for other in others {
+            assert_ne!(mask, masked(&x, &again, other), "{other:?}");
+        }
+        assert_eq!(mask, masked(&x, &again, SITE), "whatever was drawn before");
+        assert_ne!(mask, masked(&x, &DropoutStream::new(5, 10), SITE));
+        assert_ne!(mask, masked(&x, &DropoutStream::new(6, 9), SITE));
     }
 
     #[test]
     fn the_rate_is_met_and_the_mean_is_kept() {
         let count = 400_000;
-        let mask = masked(&ones(count), &DropoutStream::new(1, 2));
+        let mask = masked(&ones(count), &DropoutStream::new(1, 2), SITE);
         let dropped = mask.iter().filter(|v| **v == 0.0).count() as f64 / count as f64;
         assert!((dropped - 0.1).abs() < 0.003, "{dropped}");
         let mean = mask.iter().map(|v| f64::from(*v)).sum::<f64>() / count as f64;
@@ -162,7 +213,7 @@ mod tests {
     #[test]
     fn the_gradient_passes_through_the_same_mask() {
         let x = ones(50_001);
-        let y = dropout(&x, 0.3, Some(&DropoutStream::new(3, 4))).unwrap();
+        let y = dropout(&x, 0.3, (Some(&DropoutStream::new(3, 4)), SITE)).unwrap();
         let gradient = y.sum_all().unwrap().backward().unwrap();
         let gradient = gradient.get(&x).unwrap().to_vec1::<f32>().unwrap();
         assert_eq!(gradient, y.to_vec1::<f32>().unwrap());
@@ -172,7 +223,10 @@ mod tests {
     fn evaluation_leaves_values_alone() {
         let x = ones(10);
         assert_eq!(
-            dropout(&x, 0.5, None).unwrap().to_vec1::<f32>().unwrap(),
+            dropout(&x, 0.5, (None, SITE))
+                .unwrap()
+                .to_vec1::<f32>()
+                .unwrap(),
             vec![1.0; 10]
         );
     }
