@@ -47,6 +47,16 @@ ALBERT_LAYER = {
 }
 
 
+def attention(query, key, value, heads, attention_mask):
+    """Scaled dot-product attention of [B, T, H K] rows, padding masked: [B, T, H K]."""
+    b, t, width = query.shape
+    split = lambda rows: rows.view(b, t, heads, -1).transpose(1, 2)
+    scores = split(query) @ split(key).transpose(2, 3) / math.sqrt(width // heads)  # [B, H, T, T]
+    scores = scores.masked_fill(attention_mask[:, None, None, :] == 0, -math.inf)
+    context = scores.softmax(-1) @ split(value)  # [B, H, T, K]
+    return context.transpose(1, 2).reshape(b, t, width)
+
+
 class StraightLine:
     """One checkpoint: its tensors by name, and the contents of its `config.json`."""
 
@@ -91,18 +101,22 @@ class StraightLine:
     def layer(self, prefix, names, x, attention_mask):
         """One transformer layer: its output, and the sum that its last LayerNorm reads."""
         name = {role: f"{prefix}.{suffix}" for role, suffix in names.items()}
-        heads = self.config["num_attention_heads"]
-        b, t, d = x.shape
-        split = lambda role: self.linear(name[role], x).view(b, t, heads, -1).transpose(1, 2)
-        scores = split("query") @ split("key").transpose(2, 3) / math.sqrt(d // heads)  # [B,H,T,T]
-        scores = scores.masked_fill(attention_mask[:, None, None, :] == 0, -math.inf)
-        context = scores.softmax(-1) @ split("value")  # [B, H, T, K]
-        context = context.transpose(1, 2).reshape(b, t, d)
-        attended = self.norm(name["attention_norm"], x + self.linear(name["dense"], context))
+        attention_sum = self.attention_sum(name, x, attention_mask)
+        attended = self.norm(name["attention_norm"], attention_sum)
+        block_sum = self.feed_forward_sum(name, attended)
+        return self.norm(name["norm"], block_sum), block_sum
+
+    def attention_sum(self, name, x, attention_mask):
+        """What the attention's LayerNorm reads; `name` maps roles to the names of modules."""
+        roles = (self.linear(name[role], x) for role in ("query", "key", "value"))
+        context = attention(*roles, self.config["num_attention_heads"], attention_mask)
+        return x + self.linear(name["dense"], context)
+
+    def feed_forward_sum(self, name, attended):
+        """What the layer's last LayerNorm reads."""
         activation = ACTIVATIONS[self.config["hidden_act"]]
         widened = activation(self.linear(name["widen"], attended))  # [B, T, F]
-        block_sum = attended + self.linear(name["narrow"], widened)
-        return self.norm(name["norm"], block_sum), block_sum
+        return attended + self.linear(name["narrow"], widened)
 
     def bypass(self, m, block_input, block_sum):
         plan = self.config["early_exit"]["bypass"]
