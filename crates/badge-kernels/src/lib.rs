@@ -23,6 +23,7 @@ pub mod quantise;
 pub mod reference;
 pub mod softmax;
 pub mod threads;
+pub mod training;
 
 mod buffer;
 mod simd;

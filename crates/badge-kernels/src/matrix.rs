@@ -301,9 +301,9 @@ pub(crate) struct SharedSlice<T> {
     length: usize,
 }
 
-// SAFETY: access goes through `element`, whose callers promise different elements.
+// SAFETY: access goes through methods whose callers promise different elements.
 unsafe impl<T: Send> Send for SharedSlice<T> {}
-// SAFETY: access goes through `element`, whose callers promise different elements.
+// SAFETY: access goes through methods whose callers promise different elements.
 unsafe impl<T: Send> Sync for SharedSlice<T> {}
 
 impl<T> SharedSlice<T> {
@@ -323,6 +323,17 @@ impl<T> SharedSlice<T> {
         assert!(index < self.length, "element {index} of {}", self.length);
         // SAFETY: inside the slice by the assert; the rest is the caller's.
         unsafe { &mut *self.start.add(index) }
+    }
+
+    /// Some of the elements.
+    ///
+    /// # Safety
+    /// The slice outlives the result, and nobody else uses these elements while it is alive.
+    #[inline(always)]
+    pub(crate) unsafe fn part<'a>(&self, range: Range<usize>) -> &'a mut [T] {
+        assert!(range.start <= range.end && range.end <= self.length);
+        // SAFETY: inside the slice by the assert; the rest is the caller's.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
     }
 }
 

@@ -10,6 +10,7 @@ use crate::gemm::Epilogue;
 use crate::layer_norm::LayerNorm;
 use crate::matrix::Rows;
 use crate::quantise::QuantisedRows;
+use crate::training::adamw::AdamWStep;
 
 /// A row of numbers.
 pub type Row = Vec<f64>;
@@ -184,6 +185,37 @@ pub fn activation(activation: Activation, x: f64) -> f64 {
         Activation::Sigmoid => sigmoid(x),
         Activation::Identity => x,
     }
+}
+
+/// `dYᵀ X` with `dY: [T, N]` and `X: [T, K]`: the gradient of weights.
+pub fn weight_gradient(dy: &[Row], x: &[Row], inputs: usize) -> Vec<Row> {
+    let outputs = dy.first().map_or(0, Vec::len);
+    let sum = |n: usize, k: usize| dy.iter().zip(x).map(|(dy, x)| dy[n] * x[k]).sum();
+    (0..outputs)
+        .map(|n| (0..inputs).map(|k| sum(n, k)).collect())
+        .collect()
+}
+
+/// `Σ_t dY[t]`: the gradient of a bias.
+pub fn bias_gradient(dy: &[Row], outputs: usize) -> Row {
+    (0..outputs)
+        .map(|n| dy.iter().map(|row| row[n]).sum())
+        .collect()
+}
+
+/// Parameter, mean and square after one step of AdamW.
+pub fn adamw(step: &AdamWStep, [p, g, m, v]: [f64; 4]) -> [f64; 3] {
+    let wide = f64::from;
+    let g = wide(step.clip) * g;
+    let m = wide(step.beta1) * m + wide(step.fresh1) * g;
+    let v = wide(step.beta2) * v + wide(step.fresh2) * g * g;
+    let root = v.sqrt() / wide(step.square_correction) + wide(step.eps);
+    [wide(step.keep) * p - wide(step.rate) * m / root, m, v]
+}
+
+/// `Σ xᵢ²`.
+pub fn sum_of_squares(x: &[f32]) -> f64 {
+    x.iter().map(|x| f64::from(*x).powi(2)).sum()
 }
 
 fn dot(x: &[f64], y: &[f64]) -> f64 {

@@ -6,6 +6,7 @@ mod embedding;
 mod gemm;
 mod layer_norm;
 mod quantise;
+mod training_products;
 
 use badge_kernels::isa::Isa;
 use badge_kernels::matrix::{Matrix, Rows};

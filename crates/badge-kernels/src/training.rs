@@ -1,0 +1,40 @@
+//! The arithmetic that training adds to inference: backward passes, gradients, the optimiser.
+//!
+//! Gradients of weights and biases are sums over tokens. Work is split by what is written and never by
+//! tokens, and every sum has its order from the shapes alone: the same step has the same bits with
+//! any number of threads.
+
+use half::bf16;
+
+use crate::matrix::Rows;
+
+pub mod adamw;
+pub mod products;
+pub mod reductions;
+
+/// Rows in one of the two precisions that training multiplies.
+#[derive(Debug, Clone, Copy)]
+pub enum Factor<'a> {
+    /// As they were computed.
+    F32(Rows<'a, f32>),
+    /// Rounded to the nearest bf16.
+    Bf16(Rows<'a, bf16>),
+}
+
+impl Factor<'_> {
+    /// Number of rows.
+    pub fn count(&self) -> usize {
+        match self {
+            Self::F32(rows) => rows.count(),
+            Self::Bf16(rows) => rows.count(),
+        }
+    }
+
+    /// Elements of a row.
+    pub fn columns(&self) -> usize {
+        match self {
+            Self::F32(rows) => rows.columns(),
+            Self::Bf16(rows) => rows.columns(),
+        }
+    }
+}
