@@ -8,9 +8,15 @@ use half::bf16;
 
 use crate::matrix::Rows;
 
+pub mod activation;
 pub mod adamw;
+pub mod attention;
+pub mod dropout;
+pub mod embedding;
+pub mod layer_norm;
 pub mod products;
 pub mod reductions;
+pub mod reference;
 
 /// Rows in one of the two precisions that training multiplies.
 #[derive(Debug, Clone, Copy)]
