@@ -53,6 +53,8 @@ impl Activation {
 pub(crate) trait Function: Copy {
     /// Its value in every lane.
     fn apply<S: Simd>(self, simd: S, x: S::F32) -> S::F32;
+    /// Its derivative in every lane, within 5e-7; the left one at a kink.
+    fn derivative<S: Simd>(self, simd: S, x: S::F32) -> S::F32;
 }
 
 /// Something that is compiled once for each activation.
@@ -112,15 +114,15 @@ pub(crate) fn exp2_or_least<S: Simd>(s: S, y: S::F32) -> S::F32 {
 
 #[derive(Clone, Copy)]
 struct Gelu;
-impl Function for Gelu {
-    /// `½ x (1 + erf(x / √2))`, where erf is a rational function: of those with five powers of `x²`
-    /// above and below, the one with the least error in the product (3.3e-8 up to 5.6).
+
+impl Gelu {
+    /// From here on erf is 1 in f32, and below -5.6 its product with `x` is less than 1e-7.
+    const END: f32 = 5.6;
+
+    /// `erf(z / √2)` for `|z| <= END`: a rational function, of those with five powers of `z²` above
+    /// and below the one with the least error in the product with `z` (3.3e-8).
     #[inline(always)]
-    fn apply<S: Simd>(self, s: S, x: S::F32) -> S::F32 {
-        // From here on erf is 1 in f32, and below -5.6 the product is less than 1e-7.
-        const END: f32 = 5.6;
-        let x = s.max(s.splat(-END), x);
-        let z = s.min(s.splat(END), x);
+    fn erf<S: Simd>(s: S, z: S::F32) -> S::F32 {
         let square = s.mul(z, z);
         let mut p = s.splat(4.347_568e-8);
         p = s.mul_add(p, square, s.splat(1.306_418_8e-5));
@@ -134,24 +136,82 @@ impl Function for Gelu {
         q = s.mul_add(q, square, s.splat(2.963_209_3e-2));
         q = s.mul_add(q, square, s.splat(2.557_892_5e-1));
         q = s.mul_add(q, square, s.splat(1.0));
-        let half = s.mul(x, s.splat(0.5));
-        s.mul_add(half, s.div(s.mul(p, z), q), half)
+        s.div(s.mul(p, z), q)
     }
+}
+
+impl Function for Gelu {
+    /// `½ x (1 + erf(x / √2))`
+    #[inline(always)]
+    fn apply<S: Simd>(self, s: S, x: S::F32) -> S::F32 {
+        let x = s.max(s.splat(-Self::END), x);
+        let z = s.min(s.splat(Self::END), x);
+        let half = s.mul(x, s.splat(0.5));
+        s.mul_add(half, Self::erf(s, z), half)
+    }
+    /// `Φ(x) + x φ(x)` with `φ(x) = e^{-x²/2} / √(2π)`
+    #[inline(always)]
+    fn derivative<S: Simd>(self, s: S, x: S::F32) -> S::F32 {
+        const DENSITY: f32 = 0.398_942_3;
+        let z = clamp(s, x, Self::END);
+        let cumulated = s.mul_add(s.splat(0.5), Self::erf(s, z), s.splat(0.5));
+        // Beyond, the density is as good as zero.
+        let x = clamp(s, x, 14.0);
+        let e = exp2_or_least(s, s.mul(s.mul(x, x), s.splat(-0.5 * LOG2_E)));
+        s.mul_add(s.mul(x, s.splat(DENSITY)), e, cumulated)
+    }
+}
+
+/// `x` between `-limit` and `limit`; NaN passes.
+#[inline(always)]
+fn clamp<S: Simd>(s: S, x: S::F32, limit: f32) -> S::F32 {
+    s.min(s.splat(limit), s.max(s.splat(-limit), x))
+}
+
+/// `σ + y σ (1 - σ)`, the derivative of `x σ(a(x))` for `y = x a'(x)`, from `e = e^{-a}`.
+#[inline(always)]
+fn weighted_slope<S: Simd>(s: S, e: S::F32, y: S::F32) -> S::F32 {
+    let sigmoid = s.div(s.splat(1.0), s.add(e, s.splat(1.0)));
+    // The complement as `e σ`, which loses no digits.
+    s.mul_add(s.mul(y, sigmoid), s.mul(e, sigmoid), sigmoid)
 }
 
 #[derive(Clone, Copy)]
 struct GeluTanh;
+
+impl GeluTanh {
+    /// `√(2/π)`
+    const ROOT: f32 = 0.797_884_6;
+
+    /// `e^{-2u}` for `x >= -10`.
+    #[inline(always)]
+    fn power<S: Simd>(s: S, x: S::F32) -> S::F32 {
+        /// `-2 √(2/π) log₂ e`
+        const SCALE: f32 = -2.302_208_2;
+        let cubic = s.mul_add(s.mul(x, x), s.splat(SCALE * 0.044_715), s.splat(SCALE));
+        exp2_or_least(s, s.mul(x, cubic))
+    }
+}
+
 impl Function for GeluTanh {
     /// `½ (1 + tanh u) = σ(2u)`: one exponential and one division.
     #[inline(always)]
     fn apply<S: Simd>(self, s: S, x: S::F32) -> S::F32 {
-        /// `-2 √(2/π) log₂ e`
-        const SCALE: f32 = -2.302_208_2;
         // At -10 the power is 2^126, and the result as good as zero.
         let x = s.max(s.splat(-10.0), x);
-        let cubic = s.mul_add(s.mul(x, x), s.splat(SCALE * 0.044_715), s.splat(SCALE));
-        let e = exp2_or_least(s, s.mul(x, cubic));
-        s.div(x, s.add(e, s.splat(1.0)))
+        s.div(x, s.add(Self::power(s, x), s.splat(1.0)))
+    }
+    /// `σ(2u) + x σ(2u) σ(-2u) 2u'` with `2u' = 2 √(2/π) (1 + 3 · 0.044715 x²)`
+    #[inline(always)]
+    fn derivative<S: Simd>(self, s: S, x: S::F32) -> S::F32 {
+        let x = clamp(s, x, 10.0);
+        let square = s.mul(x, x);
+        let slope = s.mul_add(
+            square,
+            s.splat(2.0 * Self::ROOT * 3.0 * 0.044_715),
+            s.splat(2.0 * Self::ROOT),
+        );
+        weighted_slope(s, Self::power(s, x), s.mul(x, slope))
     }
 }
 
@@ -166,6 +226,12 @@ impl Function for SigmoidWeighted {
         let e = exp2_or_least(s, s.mul(x, s.splat(-self.0 * LOG2_E)));
         s.div(x, s.add(e, s.splat(1.0)))
     }
+    /// `σ(β x) + β x σ(β x) σ(-β x)`
+    #[inline(always)]
+    fn derivative<S: Simd>(self, s: S, x: S::F32) -> S::F32 {
+        let y = clamp(s, s.mul(x, s.splat(self.0)), 87.0);
+        weighted_slope(s, exp2_or_least(s, s.mul(y, s.splat(-LOG2_E))), y)
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -175,6 +241,11 @@ impl Function for Relu {
     fn apply<S: Simd>(self, s: S, x: S::F32) -> S::F32 {
         s.max(s.splat(0.0), x)
     }
+    #[inline(always)]
+    fn derivative<S: Simd>(self, s: S, x: S::F32) -> S::F32 {
+        let negated = s.sub(s.splat(0.0), x);
+        s.if_negative(negated, s.splat(1.0), s.splat(0.0))
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -183,6 +254,11 @@ impl Function for LeakyRelu {
     #[inline(always)]
     fn apply<S: Simd>(self, s: S, x: S::F32) -> S::F32 {
         s.if_negative(x, s.mul(x, s.splat(0.01)), x)
+    }
+    #[inline(always)]
+    fn derivative<S: Simd>(self, s: S, x: S::F32) -> S::F32 {
+        let negated = s.sub(s.splat(0.0), x);
+        s.if_negative(negated, s.splat(1.0), s.splat(0.01))
     }
 }
 
@@ -197,6 +273,18 @@ impl Function for Mish {
         let e = exp2(s, s.mul(s.min(s.splat(20.0), x), s.splat(LOG2_E)));
         let n = s.mul(e, s.add(e, s.splat(2.0)));
         s.mul(x, s.div(n, s.add(n, s.splat(2.0))))
+    }
+    /// With `e = eˣ`, `n = e (e + 2)` and `t = n / (n + 2)`:
+    /// `t + x (1 - t²) σ(x) = t + 4 x e (e + 1) / (n + 2)²`.
+    #[inline(always)]
+    fn derivative<S: Simd>(self, s: S, x: S::F32) -> S::F32 {
+        // Below, both terms are as good as zero; beyond, the first is 1 and the second zero.
+        let x = s.max(s.splat(-87.0), s.min(s.splat(20.0), x));
+        let e = exp2(s, s.mul(x, s.splat(LOG2_E)));
+        let n = s.mul(e, s.add(e, s.splat(2.0)));
+        let inverse = s.div(s.splat(1.0), s.add(n, s.splat(2.0)));
+        let slope = s.mul(s.mul(e, inverse), s.mul(s.add(e, s.splat(1.0)), inverse));
+        s.mul_add(s.mul(x, s.splat(4.0)), slope, s.mul(n, inverse))
     }
 }
 
@@ -223,6 +311,13 @@ impl Function for Tanh {
         let near = s.mul_add(s.mul(p, square), x, x);
         s.if_negative(s.sub(magnitude, s.splat(0.625)), near, s.copy_sign(far, x))
     }
+    /// `1 - tanh² x = 4 e / (1 + e)²` with `e = e^{-2|x|}`
+    #[inline(always)]
+    fn derivative<S: Simd>(self, s: S, x: S::F32) -> S::F32 {
+        let e = exp2_or_least(s, s.mul(s.abs(x), s.splat(-2.0 * LOG2_E)));
+        let inverse = s.div(s.splat(2.0), s.add(e, s.splat(1.0)));
+        s.mul(s.mul(e, inverse), inverse)
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -233,6 +328,13 @@ impl Function for Sigmoid {
         let y = s.min(s.splat(127.0), s.mul(x, s.splat(-LOG2_E)));
         s.div(s.splat(1.0), s.add(exp2_or_least(s, y), s.splat(1.0)))
     }
+    /// `σ(x) σ(-x) = e / (1 + e)²` with `e = e^{-|x|}`
+    #[inline(always)]
+    fn derivative<S: Simd>(self, s: S, x: S::F32) -> S::F32 {
+        let e = exp2_or_least(s, s.mul(s.abs(x), s.splat(-LOG2_E)));
+        let inverse = s.div(s.splat(1.0), s.add(e, s.splat(1.0)));
+        s.mul(s.mul(e, inverse), inverse)
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -241,6 +343,10 @@ impl Function for Identity {
     #[inline(always)]
     fn apply<S: Simd>(self, _: S, x: S::F32) -> S::F32 {
         x
+    }
+    #[inline(always)]
+    fn derivative<S: Simd>(self, s: S, _: S::F32) -> S::F32 {
+        s.splat(1.0)
     }
 }
 

@@ -160,16 +160,33 @@ impl Operation for NormRow<'_> {
 
 #[inline(always)]
 fn normalise<S: Simd>(s: S, x: &[f32], norm: &LayerNorm, out: &mut [f32]) {
+    let (mean, factor) = statistics(s, x, norm.eps);
+    scale_and_shift(s, x, (mean, factor), (&norm.weight, &norm.bias), out);
+}
+
+/// Mean and `1 / √(variance + ε)` of a row.
+#[inline(always)]
+pub(crate) fn statistics<S: Simd>(s: S, x: &[f32], eps: f32) -> (f32, f32) {
     let count = x.len() as f32;
     let mean = sum(s, x, Plain) / count;
     let variance = sum(s, x, Square { mean }) / count;
-    let factor = 1.0 / (variance + norm.eps).sqrt();
+    (mean, 1.0 / (variance + eps).sqrt())
+}
+
+/// `(x - mean) factor w + b`
+#[inline(always)]
+pub(crate) fn scale_and_shift<S: Simd>(
+    s: S,
+    x: &[f32],
+    (mean, factor): (f32, f32),
+    (weights, biases): (&[f32], &[f32]),
+    out: &mut [f32],
+) {
     let scaling = Scaling {
         mean: s.splat(mean),
         factor: s.splat(factor),
     };
     let full = x.len() - x.len() % S::LANES;
-    let (weights, biases) = (&norm.weight[..], &norm.bias[..]);
     let parameters = weights
         .chunks_exact(S::LANES)
         .zip(biases.chunks_exact(S::LANES));

@@ -31,6 +31,8 @@ pub(crate) trait Simd: Copy {
     fn store(self, v: Self::F32, out: &mut [f32]);
     /// Writes `out.len() <= LANES` elements.
     fn store_part(self, v: Self::F32, out: &mut [f32]);
+    /// The first `x.len() <= LANES` elements as f32, the remaining lanes zero.
+    fn load_bf16(self, x: &[bf16]) -> Self::F32;
     /// Rounds to nearest even and writes `out.len() <= LANES` elements. NaN stays NaN.
     fn store_bf16(self, v: Self::F32, out: &mut [bf16]);
     /// Writes `out.len() <= LANES` whole numbers, each in `0..=255`.
@@ -56,6 +58,8 @@ pub(crate) trait Simd: Copy {
     fn copy_sign(self, a: Self::F32, b: Self::F32) -> Self::F32;
     /// `b` where `a < 0`, else `c`.
     fn if_negative(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
+    /// Lane `i` of `a` where bit `i` of `bits` is set, else zero.
+    fn keep(self, a: Self::F32, bits: u64) -> Self::F32;
     /// The nearest whole number, ties to even.
     fn round(self, a: Self::F32) -> Self::F32;
     /// `a * 2^n` for whole `n` in `-126..=127`.
@@ -66,6 +70,36 @@ pub(crate) trait Simd: Copy {
     fn largest(self, a: Self::F32) -> f32;
     /// The smallest lane.
     fn smallest(self, a: Self::F32) -> f32;
+}
+
+/// Numbers that rows consist of, computed with as f32.
+pub(crate) trait Number: Copy + Send + Sync {
+    /// The first `x.len() <= LANES` elements, the remaining lanes zero.
+    fn load<S: Simd>(s: S, x: &[Self]) -> S::F32;
+    /// Writes `out.len() <= LANES` elements, rounded to this type.
+    fn store<S: Simd>(s: S, v: S::F32, out: &mut [Self]);
+}
+
+impl Number for f32 {
+    #[inline(always)]
+    fn load<S: Simd>(s: S, x: &[Self]) -> S::F32 {
+        s.load_part(x, 0.0)
+    }
+    #[inline(always)]
+    fn store<S: Simd>(s: S, v: S::F32, out: &mut [Self]) {
+        s.store_part(v, out);
+    }
+}
+
+impl Number for bf16 {
+    #[inline(always)]
+    fn load<S: Simd>(s: S, x: &[Self]) -> S::F32 {
+        s.load_bf16(x)
+    }
+    #[inline(always)]
+    fn store<S: Simd>(s: S, v: S::F32, out: &mut [Self]) {
+        s.store_bf16(v, out);
+    }
 }
 
 /// An operation written over [`Simd`].
@@ -126,6 +160,13 @@ mod tests {
             check(s.abs(a), &|a, _| a.abs());
             check(s.copy_sign(a, b), &f32::copysign);
             check(s.if_negative(a, b, a), &|a, b| if a < 0.0 { b } else { a });
+            for bits in [0, 1, 0xa5c3, !0] {
+                let mut kept = vec![0.0; lanes];
+                s.store(s.keep(a, bits), &mut kept);
+                for (i, (kept, x)) in kept.iter().zip(&x).enumerate() {
+                    assert_eq!(*kept, if bits >> i & 1 == 1 { *x } else { 0.0 });
+                }
+            }
             check(s.round(a), &|a, _| a.round_ties_even());
             check(s.scale(a, s.splat(-3.0)), &|a, _| a / 8.0);
             assert_eq!(s.sum(a), x.iter().sum::<f32>());
@@ -152,6 +193,11 @@ mod tests {
             for (i, v) in short.iter().enumerate() {
                 let expected = if i < n { x[i] } else { 99.0 };
                 assert_eq!(*v, bf16::from_f32(expected));
+            }
+            let mut back = vec![99.0; S::LANES];
+            s.store(s.load_bf16(&short[..n]), &mut back);
+            for (i, v) in back.iter().enumerate() {
+                assert_eq!(*v, if i < n { short[i].to_f32() } else { 0.0 });
             }
         }
     }

@@ -4,11 +4,13 @@ use super::*;
 use crate::isa::Isa;
 use crate::reference;
 use crate::simd::Operation;
+use crate::training::reference::derivative;
 
 /// Applies an activation to every element.
 struct Apply<'a> {
     activation: Activation,
     x: &'a mut [f32],
+    is_derivative: bool,
 }
 
 impl Operation for Apply<'_> {
@@ -16,13 +18,18 @@ impl Operation for Apply<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        self.activation.visit(Loop { simd, x: self.x });
+        self.activation.visit(Loop {
+            simd,
+            x: self.x,
+            is_derivative: self.is_derivative,
+        });
     }
 }
 
 struct Loop<'a, S> {
     simd: S,
     x: &'a mut [f32],
+    is_derivative: bool,
 }
 
 impl<S: Simd> Visitor for Loop<'_, S> {
@@ -32,7 +39,13 @@ impl<S: Simd> Visitor for Loop<'_, S> {
     fn visit<F: Function>(self, function: F) {
         let s = self.simd;
         for x in self.x.chunks_mut(S::LANES) {
-            s.store_part(function.apply(s, s.load_part(x, 0.0)), x);
+            let v = s.load_part(x, 0.0);
+            let y = if self.is_derivative {
+                function.derivative(s, v)
+            } else {
+                function.apply(s, v)
+            };
+            s.store_part(y, x);
         }
     }
 }
@@ -42,6 +55,17 @@ fn apply(isa: Isa, activation: Activation, x: &[f32]) -> Vec<f32> {
     isa.run(Apply {
         activation,
         x: &mut y,
+        is_derivative: false,
+    });
+    y
+}
+
+fn derivatives(isa: Isa, activation: Activation, x: &[f32]) -> Vec<f32> {
+    let mut y = x.to_vec();
+    isa.run(Apply {
+        activation,
+        x: &mut y,
+        is_derivative: true,
     });
     y
 }
@@ -89,6 +113,34 @@ fn errors_stay_below_their_documented_bounds() {
                 worst.1,
                 worst.0
             );
+        }
+    }
+}
+
+#[test]
+fn derivatives_stay_within_their_bound_and_have_the_same_bits_everywhere() {
+    let mut x = grid();
+    x.extend([f32::INFINITY, f32::NEG_INFINITY]);
+    for activation in Activation::ALL {
+        let expected = derivatives(Isa::Scalar, activation, &x);
+        for isa in Isa::available() {
+            let found = derivatives(isa, activation, &x);
+            for ((x, y), expected) in x.iter().zip(found).zip(&expected) {
+                assert_eq!(
+                    y.to_bits(),
+                    expected.to_bits(),
+                    "{isa}, {activation:?}({x})"
+                );
+                if x.is_finite() {
+                    let exact = derivative(activation, f64::from(*x));
+                    let error = (f64::from(y) - exact).abs();
+                    assert!(
+                        error <= 5e-7,
+                        "{isa}, {activation:?}'({x}) = {y}: {error:e}"
+                    );
+                }
+                assert!(y.is_finite(), "{isa}, {activation:?}'({x}) = {y}");
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use super::tile::{Buffer, PANEL};
 use crate::activation::{Activation, Function, Visitor};
 use crate::isa::Isa;
 use crate::matrix::{Rows, SharedRows};
-use crate::simd::{Operation, Simd};
+use crate::simd::{Number, Operation, Simd};
 
 /// The output as all threads share it.
 #[derive(Debug, Clone, Copy)]
@@ -113,26 +113,6 @@ impl<S: Simd> Visitor for Writer<'_, S> {
     }
 }
 
-/// Numbers that an output consists of.
-trait Stored: Sized {
-    /// Writes `out.len()` lanes.
-    fn store<S: Simd>(simd: S, y: S::F32, out: &mut [Self]);
-}
-
-impl Stored for f32 {
-    #[inline(always)]
-    fn store<S: Simd>(simd: S, y: S::F32, out: &mut [Self]) {
-        simd.store_part(y, out);
-    }
-}
-
-impl Stored for bf16 {
-    #[inline(always)]
-    fn store<S: Simd>(simd: S, y: S::F32, out: &mut [Self]) {
-        simd.store_bf16(y, out);
-    }
-}
-
 /// What one row of a tile needs, each for the columns of the tile.
 struct RowParts<'a> {
     sums: RowSums<'a>,
@@ -155,7 +135,7 @@ impl<S: Simd> Writer<'_, S> {
     /// One row of the tile. A full panel is compiled on its own: with a width known to the compiler
     /// its vectors need no masks.
     #[inline(always)]
-    fn row<F: Function, T: Stored>(&self, function: F, row: usize, out: &mut [T]) {
+    fn row<F: Function, T: Number>(&self, function: F, row: usize, out: &mut [T]) {
         let parts = self.parts(row);
         if let Ok(out) = <&mut [T; PANEL]>::try_from(&mut *out) {
             for (index, out) in out.chunks_exact_mut(S::LANES).enumerate() {

@@ -83,6 +83,22 @@ impl Simd for Vectors {
         unsafe { _mm256_maskstore_ps(out.as_mut_ptr(), first(out.len()), v) }
     }
     #[inline(always)]
+    fn load_bf16(self, x: &[bf16]) -> __m256 {
+        assert!(x.len() <= 8);
+        let mut lanes = [bf16::ZERO; 8];
+        let whole = if x.len() == 8 {
+            x.as_ptr()
+        } else {
+            lanes[..x.len()].copy_from_slice(x);
+            lanes.as_ptr()
+        };
+        // SAFETY: `whole` points to eight numbers of two bytes.
+        unsafe {
+            let bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(whole.cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits))
+        }
+    }
+    #[inline(always)]
     fn store_bf16(self, v: __m256, out: &mut [bf16]) {
         assert!(out.len() <= 8);
         let mut lanes = [bf16::ZERO; 8];
@@ -161,6 +177,15 @@ impl Simd for Vectors {
         unsafe {
             let negative = _mm256_cmp_ps::<_CMP_LT_OQ>(a, _mm256_setzero_ps());
             _mm256_blendv_ps(c, b, negative)
+        }
+    }
+    #[inline(always)]
+    fn keep(self, a: __m256, bits: u64) -> __m256 {
+        // SAFETY: the features exist.
+        unsafe {
+            let lanes = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+            let set = _mm256_and_si256(_mm256_set1_epi32(bits as i32), lanes);
+            _mm256_and_ps(a, _mm256_castsi256_ps(_mm256_cmpeq_epi32(set, lanes)))
         }
     }
     #[inline(always)]

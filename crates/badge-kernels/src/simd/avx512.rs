@@ -75,6 +75,14 @@ impl Simd for Vectors {
         unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), first(out.len()), v) }
     }
     #[inline(always)]
+    fn load_bf16(self, x: &[bf16]) -> __m512 {
+        // SAFETY: masked to the slice's own elements.
+        unsafe {
+            let bits = _mm256_maskz_loadu_epi16(first(x.len()), x.as_ptr().cast());
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bits)))
+        }
+    }
+    #[inline(always)]
     fn store_bf16(self, v: __m512, out: &mut [bf16]) {
         let mask = first(out.len());
         // SAFETY: masked to the slice's own elements.
@@ -149,6 +157,11 @@ impl Simd for Vectors {
             let negative = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, _mm512_setzero_ps());
             _mm512_mask_blend_ps(negative, c, b)
         }
+    }
+    #[inline(always)]
+    fn keep(self, a: __m512, bits: u64) -> __m512 {
+        // SAFETY: the features exist.
+        unsafe { _mm512_maskz_mov_ps(bits as __mmask16, a) }
     }
     #[inline(always)]
     fn round(self, a: __m512) -> __m512 {

@@ -34,6 +34,10 @@ impl Simd for Scalar {
         out.fill(v);
     }
     #[inline(always)]
+    fn load_bf16(self, x: &[bf16]) -> f32 {
+        x.first().copied().map_or(0.0, bf16::to_f32)
+    }
+    #[inline(always)]
     fn store_bf16(self, v: f32, out: &mut [bf16]) {
         assert!(out.len() <= 1);
         out.fill(bf16::from_f32(v));
@@ -89,6 +93,10 @@ impl Simd for Scalar {
     #[inline(always)]
     fn if_negative(self, a: f32, b: f32, c: f32) -> f32 {
         if a < 0.0 { b } else { c }
+    }
+    #[inline(always)]
+    fn keep(self, a: f32, bits: u64) -> f32 {
+        if bits & 1 == 1 { a } else { 0.0 }
     }
     #[inline(always)]
     fn round(self, a: f32) -> f32 {

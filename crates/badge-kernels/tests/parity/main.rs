@@ -6,6 +6,10 @@ mod embedding;
 mod gemm;
 mod layer_norm;
 mod quantise;
+mod training_activation;
+mod training_dropout;
+mod training_embedding;
+mod training_layer_norm;
 mod training_products;
 
 use badge_kernels::isa::Isa;
