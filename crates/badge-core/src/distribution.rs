@@ -3,9 +3,13 @@
 //! Every type here can be overwritten in place from fresh logits, so that a loop over blocks keeps
 //! one [`Prediction`] and allocates nothing.
 
+mod confidence;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+pub use confidence::ContinueProbability;
 
 use crate::error::{Error, Result};
 

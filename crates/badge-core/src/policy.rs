@@ -1,21 +1,49 @@
 //! When to stop: exit policies, written once for training, replay, engine and server.
 //!
-//! A [`PolicySpec`] is what people write. [`PolicySpec::build`] checks it against a model's exits
-//! and gives a [`Policy`], which many samples share. Each sample has a [`PolicyState`], fed with
-//! one [`Prediction`] per evaluated exit in ascending depth.
+//! A [`PolicySpec`] is what people write. [`PolicySpec::build_for`] checks it against a model's
+//! exits and gives a [`Policy`], which many samples share. Each sample has a [`PolicyState`], fed
+//! with one [`Observation`] per evaluated exit in ascending depth. How a policy decides is its
+//! [`Rule`], one file each.
 
 mod divergence_based;
+mod entropy;
 mod fixed_depth;
+mod flexible_patience;
+mod full_depth;
 mod grammar;
+mod learning_to_exit;
+mod max_probability;
+mod model_exits;
+mod observation;
+mod patience;
+mod patient_confident;
 mod reason;
+mod rule;
+mod score;
 mod spec;
+mod streak;
+mod temperatures;
+mod vote;
 
 pub use divergence_based::{DivergenceBased, Window};
+pub use entropy::Entropy;
 pub use fixed_depth::FixedDepth;
-pub use reason::{Agreement, ExitReason};
-pub use spec::PolicySpec;
+pub use flexible_patience::FlexiblePatience;
+pub use learning_to_exit::LearningToExit;
+pub use max_probability::MaxProbability;
+pub use model_exits::ModelExits;
+pub use observation::Observation;
+pub use patience::Patience;
+pub use patient_confident::PatientConfident;
+pub use reason::{Agreement, Comparison, Evidence, ExitReason, Side, Streak, Votes};
+pub use rule::{Memory, Rule};
+pub use spec::{OtherRule, PolicySpec};
+pub use temperatures::Temperatures;
+pub use vote::Vote;
 
-use divergence_based::EarlierExits;
+use std::any::TypeId;
+
+use rule::AnyMemory;
 
 use crate::distribution::{Prediction, PredictionKind};
 use crate::error::Result;
@@ -66,8 +94,7 @@ pub enum Outlook {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
     spec: PolicySpec,
-    plan: ExitPlan,
-    kind: PredictionKind,
+    exits: ModelExits,
 }
 
 /// What a policy remembers of one sample.
@@ -76,16 +103,13 @@ pub struct Policy {
 #[derive(Debug, Clone)]
 pub struct PolicyState {
     last: Option<Depth>,
-    memory: Memory,
+    /// Whether the rule's condition held at the exit observed last.
+    settled: bool,
+    rule: TypeId,
+    memory: Box<dyn AnyMemory>,
 }
 
-#[derive(Debug, Clone)]
-enum Memory {
-    Nothing,
-    EarlierExits(EarlierExits),
-}
-
-/// Where a sample leaves the model.
+/// An exit of a model; where a sample leaves, for one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExitPoint {
     /// Number of blocks run.
@@ -95,30 +119,35 @@ pub struct ExitPoint {
 }
 
 impl Policy {
-    /// The specification that this policy was built from.
+    /// The specification that this policy was built from, with what the model supplied.
     pub fn spec(&self) -> &PolicySpec {
         &self.spec
     }
 
-    /// The exits of the model.
+    /// The exits that this policy was built for.
+    pub fn exits(&self) -> &ModelExits {
+        &self.exits
+    }
+
+    /// Which blocks of the model carry an exit.
     pub fn plan(&self) -> &ExitPlan {
-        &self.plan
+        self.exits.plan()
     }
 
     /// The kind of the exits' answers.
     pub fn kind(&self) -> PredictionKind {
-        self.kind
+        self.exits.kind()
     }
 
     /// The state of a sample of which no exit has been seen.
     pub fn start(&self) -> PolicyState {
-        let memory = match &self.spec {
-            PolicySpec::Full | PolicySpec::Fixed(_) => Memory::Nothing,
-            PolicySpec::Dge(_) => {
-                Memory::EarlierExits(EarlierExits::new(self.plan.count(), self.kind))
-            }
-        };
-        PolicyState { last: None, memory }
+        let rule = self.spec.rule();
+        PolicyState {
+            last: None,
+            settled: false,
+            rule: rule.id(),
+            memory: rule.start(&self.exits),
+        }
     }
 
     /// Whether the exit at `depth` has to be computed for this policy to decide.
@@ -126,12 +155,7 @@ impl Policy {
     /// `full` needs the deepest exit only and `fixed:6` only the sixth; feeding the others as well
     /// changes nothing.
     pub fn needs(&self, depth: Depth) -> bool {
-        self.position(depth).is_some()
-            && match &self.spec {
-                PolicySpec::Full => depth == self.plan.deepest(),
-                PolicySpec::Fixed(rule) => depth == rule.depth(),
-                PolicySpec::Dge(_) => true,
-            }
+        self.point(depth).is_some() && self.spec.rule().needs(depth, &self.exits)
     }
 
     /// Whether a sample that has come as far as `depth` may leave there.
@@ -139,16 +163,10 @@ impl Policy {
     /// Where the outlook is certain, the block needs to compute what its exit reads and no more.
     /// Depths without an exit, and exits beyond the one where all have left, have no outlook.
     pub fn outlook(&self, depth: Depth) -> Outlook {
-        let Some(earlier) = self.position(depth) else {
-            return Outlook::Never;
-        };
-        if depth == self.plan.deepest() {
-            return Outlook::Certain;
-        }
-        match &self.spec {
-            PolicySpec::Fixed(rule) if depth == rule.depth() => Outlook::Certain,
-            PolicySpec::Dge(rule) if rule.may_agree_with(earlier) => Outlook::Possible,
-            PolicySpec::Full | PolicySpec::Fixed(_) | PolicySpec::Dge(_) => Outlook::Never,
+        match self.point(depth) {
+            None => Outlook::Never,
+            Some(_) if depth == self.plan().deepest() => Outlook::Certain,
+            Some(at) => self.spec.rule().outlook(at),
         }
     }
 
@@ -156,38 +174,42 @@ impl Policy {
     ///
     /// # Panics
     /// When `depth` carries no exit or does not lie deeper than the exit seen last, when the
-    /// prediction is of another kind than the policy was built for, or when the state was started
+    /// prediction is of another kind than the policy was built for or is no number, when the
+    /// policy goes by a probability to continue and there is none, or when the state was started
     /// by another kind of policy: mistakes of the calling program.
-    pub fn observe(
+    pub fn observe<'a>(
         &self,
         state: &mut PolicyState,
         depth: Depth,
-        prediction: &Prediction,
+        observation: impl Into<Observation<'a>>,
     ) -> Decision {
-        assert!(
-            self.position(depth).is_some(),
-            "depth {depth} carries no exit"
-        );
+        let observation = observation.into();
+        let Some(at) = self.point(depth) else {
+            panic!("depth {depth} carries no exit");
+        };
         assert!(
             state.last.is_none_or(|last| last < depth),
             "exit {depth} observed after exit {:?}",
             state.last
         );
         assert_eq!(
-            prediction.kind(),
-            self.kind,
+            observation.prediction.kind(),
+            self.kind(),
             "the policy was built for another kind of answer"
         );
+        if let Prediction::Regression(value) = observation.prediction {
+            // Distributions are checked where they are made; a number is just a number.
+            assert!(value.is_finite(), "exit {depth} answers {value}");
+        }
+        let rule = self.spec.rule();
+        assert!(
+            state.rule == rule.id(),
+            "the state belongs to another policy than `{}`",
+            self.spec
+        );
         state.last = Some(depth);
-        let exits = match (&self.spec, &mut state.memory) {
-            (PolicySpec::Full, Memory::Nothing) => false,
-            (PolicySpec::Fixed(rule), Memory::Nothing) => depth == rule.depth(),
-            (PolicySpec::Dge(rule), Memory::EarlierExits(earlier)) => {
-                rule.agrees(earlier, depth, prediction)
-            }
-            _ => panic!("the state belongs to another policy than `{}`", self.spec),
-        };
-        if exits || depth == self.plan.deepest() {
+        state.settled = rule.observe(&mut *state.memory, at, observation);
+        if state.settled || depth == self.plan().deepest() {
             Decision::Exit
         } else {
             Decision::Continue
@@ -196,35 +218,32 @@ impl Policy {
 
     /// Why the policy decided as it did at the exit observed last.
     pub fn reason(&self, state: &PolicyState) -> ExitReason {
-        match (&self.spec, &state.memory, state.last) {
-            (_, _, None) => ExitReason::NothingSeen,
-            (PolicySpec::Dge(rule), Memory::EarlierExits(earlier), Some(depth)) => {
-                let agreement = rule.agreement(earlier);
-                if agreement.is_reached() {
-                    ExitReason::Agreement(agreement)
-                } else if depth == self.plan.deepest() {
-                    ExitReason::DeepestExit(Some(agreement))
-                } else {
-                    ExitReason::Undecided(Some(agreement))
-                }
-            }
-            (PolicySpec::Fixed(rule), _, Some(depth)) if depth == rule.depth() => {
-                ExitReason::FixedDepth(depth)
-            }
-            (_, _, Some(depth)) if depth == self.plan.deepest() => ExitReason::DeepestExit(None),
-            _ => ExitReason::Undecided(None),
+        let Some(depth) = state.last else {
+            return ExitReason::NothingSeen;
+        };
+        let evidence = self.spec.rule().evidence(&*state.memory);
+        if state.settled {
+            ExitReason::Settled(evidence)
+        } else if depth == self.plan().deepest() {
+            ExitReason::DeepestExit(evidence)
+        } else {
+            ExitReason::Undecided(evidence)
         }
     }
 
-    /// Where a sample leaves whose exits have all been evaluated, `outputs` being one answer per
-    /// exit of the plan. `state` is reset first, so that one serves a whole data set.
+    /// Where a sample leaves whose exits have all been evaluated, `outputs` being what each exit
+    /// of the plan gave. `state` is reset first, so that one serves a whole data set.
     ///
     /// # Panics
     /// When there is not one output per exit, and as [`Self::observe`].
-    pub fn replay(&self, state: &mut PolicyState, outputs: &[Prediction]) -> ExitPoint {
-        assert_eq!(outputs.len(), self.plan.count(), "one output per exit");
+    pub fn replay<'a, O>(&self, state: &mut PolicyState, outputs: O) -> ExitPoint
+    where
+        O: IntoIterator<Item: Into<Observation<'a>>, IntoIter: ExactSizeIterator>,
+    {
+        let outputs = outputs.into_iter();
+        assert_eq!(outputs.len(), self.plan().count(), "one output per exit");
         state.reset();
-        for (position, (depth, output)) in self.plan.depths().iter().zip(outputs).enumerate() {
+        for (position, (depth, output)) in self.plan().depths().iter().zip(outputs).enumerate() {
             if self.observe(state, *depth, output) == Decision::Exit {
                 return ExitPoint {
                     depth: *depth,
@@ -237,14 +256,12 @@ impl Policy {
 
     /// What is legal in this policy but hardly meant, one sentence each.
     pub fn caveats(&self) -> Vec<String> {
-        match &self.spec {
-            PolicySpec::Full | PolicySpec::Fixed(_) => Vec::new(),
-            PolicySpec::Dge(rule) => rule.caveats(&self.plan, self.kind),
-        }
+        self.spec.rule().caveats(&self.exits)
     }
 
-    fn position(&self, depth: Depth) -> Option<usize> {
-        self.plan.depths().binary_search(&depth).ok()
+    fn point(&self, depth: Depth) -> Option<ExitPoint> {
+        let position = self.plan().depths().binary_search(&depth).ok()?;
+        Some(ExitPoint { depth, position })
     }
 }
 
@@ -252,10 +269,8 @@ impl PolicyState {
     /// Forgets the sample, keeping the memory.
     pub fn reset(&mut self) {
         self.last = None;
-        match &mut self.memory {
-            Memory::Nothing => {}
-            Memory::EarlierExits(earlier) => earlier.clear(),
-        }
+        self.settled = false;
+        self.memory.clear();
     }
 
     /// The exit observed last.

@@ -1,4 +1,8 @@
-//! What exit policies promise, over random answers of all exits and by traces worked by hand.
+//! What divergence-based exiting promises, over random answers of all exits and by traces worked
+//! by hand; and what every policy does.
+
+mod policy_sample;
+mod random_samples;
 
 use std::f64::consts::LN_2;
 
@@ -6,66 +10,15 @@ use badge_core::distribution::{Prediction, PredictionKind};
 use badge_core::divergence::Divergence;
 use badge_core::exit::{Depth, ExitPlan};
 use badge_core::policy::{
-    Decision, DivergenceBased, FixedDepth, Outlook, Policy, PolicySpec, PolicyState, Window, replay,
+    Decision, DivergenceBased, Evidence, ExitReason, FixedDepth, Policy, PolicySpec, PolicyState,
+    Window, replay,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
-const BINARY: PredictionKind = PredictionKind::SingleLabel { classes: 2 };
-
-/// What all exits say about one sample.
-#[derive(Debug, Clone)]
-struct Sample {
-    kind: PredictionKind,
-    logits: Vec<Vec<f32>>,
-}
-
-impl Sample {
-    fn outputs(&self) -> Vec<Prediction> {
-        self.logits
-            .iter()
-            .map(|z| Prediction::from_logits(self.kind, z).unwrap())
-            .collect()
-    }
-
-    fn exits(&self) -> usize {
-        self.logits.len()
-    }
-
-    fn depth(&self, spec: impl Into<PolicySpec>) -> usize {
-        replay(
-            &spec.into(),
-            &ExitPlan::every_block(self.exits()),
-            &self.outputs(),
-        )
-        .unwrap()
-        .0
-    }
-}
-
-fn kind() -> impl Strategy<Value = PredictionKind> {
-    prop_oneof![
-        4 => (2usize..6).prop_map(|classes| PredictionKind::SingleLabel { classes }),
-        1 => (1usize..5).prop_map(|labels| PredictionKind::MultiLabel { labels }),
-        1 => Just(PredictionKind::Regression),
-    ]
-}
-
-fn sample_of(kind: PredictionKind) -> impl Strategy<Value = Sample> {
-    // Small logits make near ties, large ones sure exits.
-    (1usize..14, select(vec![0.3f32, 2.0, 8.0])).prop_flat_map(move |(exits, size)| {
-        vec(vec(-size..size, kind.logits()), exits).prop_map(move |logits| Sample { kind, logits })
-    })
-}
-
-fn sample() -> impl Strategy<Value = Sample> {
-    kind().prop_flat_map(sample_of)
-}
-
-fn single_label() -> impl Strategy<Value = Sample> {
-    (2usize..6).prop_flat_map(|classes| sample_of(PredictionKind::SingleLabel { classes }))
-}
+use policy_sample::{BINARY, Sample};
+use random_samples::{sample, single_label};
 
 fn divergence() -> impl Strategy<Value = Divergence> {
     select(Divergence::all().collect::<Vec<_>>())
@@ -134,7 +87,7 @@ fn labels(outputs: &[Prediction]) -> Vec<usize> {
 fn feed(policy: &Policy, state: &mut PolicyState, exits: &[(Depth, &Prediction)]) -> Depth {
     let exit = exits
         .iter()
-        .find(|(d, p)| policy.observe(state, *d, p) == Decision::Exit);
+        .find(|(d, p)| policy.observe(state, *d, *p) == Decision::Exit);
     exit.expect("the deepest exit is among those fed").0
 }
 
@@ -156,8 +109,8 @@ proptest! {
     ) {
         let policy = dge(tau, t).with_divergence(divergence).with_window(window);
         let depth = sample.depth(policy);
-        prop_assert!(depth >= (t + 1).min(sample.exits()));
-        prop_assert!(depth <= sample.exits());
+        prop_assert!(depth >= (t + 1).min(sample.count()));
+        prop_assert!(depth <= sample.count());
     }
 
     #[test]
@@ -186,7 +139,7 @@ proptest! {
         let last = |n: usize| depth(Window::Last(n.try_into().unwrap()));
         prop_assert!(last(narrow + wider) <= last(narrow));
         prop_assert!(depth(Window::All) <= last(narrow + wider));
-        prop_assert_eq!(last(sample.exits()), depth(Window::All));
+        prop_assert_eq!(last(sample.count()), depth(Window::All));
     }
 
     #[test]
@@ -196,16 +149,16 @@ proptest! {
         tau in 0.1f64..LN_2 - 1e-6,
         t in 1usize..4,
     ) {
-        let outputs = sample.outputs();
-        let plan = ExitPlan::every_block(sample.exits());
+        let outputs = sample.outputs().predictions;
+        let plan = ExitPlan::every_block(sample.count());
         let policy = PolicySpec::from(dge(tau, t)).build(&plan, sample.kind).unwrap();
         let (mut state, labels) = (policy.start(), labels(&outputs));
         for (depth, output) in plan.depths().iter().zip(&outputs) {
             let _ = policy.observe(&mut state, *depth, output);
             let agreeing = match policy.reason(&state) {
-                badge_core::policy::ExitReason::Agreement(agreement)
-                | badge_core::policy::ExitReason::Undecided(Some(agreement))
-                | badge_core::policy::ExitReason::DeepestExit(Some(agreement)) => agreement.exits,
+                ExitReason::Settled(Some(Evidence::Agreement(agreement)))
+                | ExitReason::Undecided(Some(Evidence::Agreement(agreement)))
+                | ExitReason::DeepestExit(Some(Evidence::Agreement(agreement))) => agreement.exits,
                 reason => panic!("{reason} counts no exits"),
             };
             for (earlier, score) in agreeing {
@@ -222,9 +175,9 @@ proptest! {
         extra in 0usize..3,
         divergence in divergence(),
     ) {
-        let policy = dge(tau, sample.exits() + extra).with_divergence(divergence);
-        prop_assert_eq!(sample.depth(policy), sample.exits());
-        prop_assert_eq!(sample.depth(PolicySpec::Full), sample.exits());
+        let policy = dge(tau, sample.count() + extra).with_divergence(divergence);
+        prop_assert_eq!(sample.depth(policy), sample.count());
+        prop_assert_eq!(sample.depth(PolicySpec::Full), sample.count());
     }
 
     #[test]
@@ -236,7 +189,7 @@ proptest! {
         let logits = labels.iter().map(|label| {
             (0..3).map(|class| if class == *label { 1.0 } else { 0.0 }).collect()
         }).collect();
-        let sample = Sample { kind: PredictionKind::SingleLabel { classes: 3 }, logits };
+        let sample = Sample::new(PredictionKind::SingleLabel { classes: 3 }, logits);
         let depth = sample.depth(dge(tau, t).with_divergence(Divergence::LabelMismatch));
         prop_assert!(depth <= pabee_depth(&labels, t));
         // With patience 1 and adjacent exits only, the two are the same.
@@ -249,7 +202,7 @@ proptest! {
     #[test]
     fn only_evaluated_exits_count(
         (sample, kept) in single_label().prop_flat_map(|sample| {
-            let inner: Vec<_> = (0..sample.exits() - 1).collect();
+            let inner: Vec<_> = (0..sample.count() - 1).collect();
             let count = inner.len();
             (Just(sample), subsequence(inner, 0..=count))
         }),
@@ -257,11 +210,11 @@ proptest! {
         t in 1usize..4,
         window in window(),
     ) {
-        let blocks = sample.exits();
+        let blocks = sample.count();
         let mut kept = kept;
         kept.push(blocks - 1);
         let spec = PolicySpec::from(dge(tau, t).with_window(window));
-        let outputs = sample.outputs();
+        let outputs = sample.outputs().predictions;
         let evaluated: Vec<_> = kept.iter().map(|i| (Depth(i + 1), &outputs[*i])).collect();
 
         let all = spec.build(&ExitPlan::every_block(blocks), sample.kind).unwrap();
@@ -273,88 +226,22 @@ proptest! {
         prop_assert_eq!(replay(&spec, &plan, &sparse).unwrap(), depth);
 
         // A model that has only these blocks says the same, counted in its own depths.
-        let small = Sample {
-            kind: sample.kind,
-            logits: kept.iter().map(|i| sample.logits[*i].clone()).collect(),
-        };
+        let logits = kept.iter().map(|i| sample.logits[*i].clone());
+        let small = Sample::new(sample.kind, logits.collect());
         prop_assert_eq!(kept[small.depth(spec) - 1] + 1, depth.0);
     }
 
     #[test]
-    fn a_sample_does_not_depend_on_its_neighbours_or_on_the_state_before(
-        samples in kind().prop_flat_map(|kind| {
-            (1usize..10).prop_flat_map(move |exits| {
-                vec(vec(vec(-3f32..3.0, kind.logits()), exits), 2..5)
-            }).prop_map(move |rows| {
-                rows.into_iter().map(|logits| Sample { kind, logits }).collect::<Vec<_>>()
-            })
-        }),
-        tau in 0.1f64..2.0,
-        t in 1usize..4,
-    ) {
-        let plan = ExitPlan::every_block(samples[0].exits());
-        let spec = PolicySpec::from(dge(tau, t));
-        let policy = spec.build(&plan, samples[0].kind).unwrap();
-        let alone: Vec<_> = samples.iter().map(|s| replay(&spec, &plan, &s.outputs()).unwrap()).collect();
-
-        let mut reused = policy.start();
-        for (sample, alone) in samples.iter().zip(&alone) {
-            let point = policy.replay(&mut reused, &sample.outputs());
-            prop_assert_eq!(point.depth, *alone);
-            prop_assert_eq!(point.position + 1, alone.0);
-        }
-
-        // Block by block over the batch, as an engine does it.
-        let mut batched = vec![None; samples.len()];
-        let mut states = vec![policy.start(); samples.len()];
-        for depth in plan.depths() {
-            for (row, sample) in samples.iter().enumerate() {
-                let output = &sample.outputs()[depth.index().0];
-                if batched[row].is_none()
-                    && policy.observe(&mut states[row], *depth, output) == Decision::Exit
-                {
-                    batched[row] = Some(*depth);
-                }
-            }
-        }
-        prop_assert_eq!(batched.into_iter().map(Option::unwrap).collect::<Vec<_>>(), alone);
-    }
-
-    #[test]
-    fn no_decision_contradicts_the_outlook(
-        sample in sample(), tau in 0.1f64..20.0, t in 1usize..5, window in window(), fixed in 1usize..14,
-    ) {
-        let plan = ExitPlan::every_block(sample.exits());
-        let fixed = FixedDepth::new(fixed.min(sample.exits())).unwrap();
-        let dge = dge(tau, t).with_window(window);
-        for spec in [PolicySpec::Full, fixed.into(), dge.into()] {
-            let policy = spec.build(&plan, sample.kind).unwrap();
-            let mut state = policy.start();
-            for (depth, output) in plan.depths().iter().zip(&sample.outputs()) {
-                let decision = policy.observe(&mut state, *depth, output);
-                match policy.outlook(*depth) {
-                    Outlook::Never => prop_assert_eq!(decision, Decision::Continue),
-                    Outlook::Possible => {}
-                    Outlook::Certain => prop_assert_eq!(decision, Decision::Exit),
-                }
-                if decision == Decision::Exit {
-                    break;
-                }
-            }
-        }
-    }
-
-    #[test]
     fn a_fixed_depth_exits_there_and_needs_no_other_exit(sample in sample(), wish in 1usize..14) {
-        let depth = wish.min(sample.exits());
+        let depth = wish.min(sample.count());
         let spec = PolicySpec::from(FixedDepth::new(depth).unwrap());
         prop_assert_eq!(sample.depth(spec.clone()), depth);
 
-        let plan = ExitPlan::every_block(sample.exits());
+        let plan = ExitPlan::every_block(sample.count());
         let policy = spec.build(&plan, sample.kind).unwrap();
         let needed: Vec<_> = plan.depths().iter().filter(|d| policy.needs(**d)).collect();
         prop_assert_eq!(needed, [&Depth(depth)]);
-        let outputs = sample.outputs();
+        let outputs = sample.outputs().predictions;
         let fed = [(Depth(depth), &outputs[depth - 1])];
         prop_assert_eq!(feed(&policy, &mut policy.start(), &fed), Depth(depth));
     }
@@ -369,10 +256,7 @@ fn trace(letters: &str) -> Sample {
             vec![0.0, 3.0]
         }
     });
-    Sample {
-        kind: BINARY,
-        logits: logits.collect(),
-    }
+    Sample::new(BINARY, logits.collect())
 }
 
 #[test]
@@ -392,7 +276,7 @@ fn dge_counts_all_earlier_exits_where_pabee_starts_anew() {
         let sample = trace(letters);
         assert_eq!(sample.depth(mismatch(t)), dge_depth, "{letters}, t={t}");
         assert_eq!(
-            pabee_depth(&labels(&sample.outputs()), t),
+            pabee_depth(&labels(&sample.outputs().predictions), t),
             pabee,
             "{letters}, t={t}"
         );
@@ -401,10 +285,8 @@ fn dge_counts_all_earlier_exits_where_pabee_starts_anew() {
 
 #[test]
 fn the_threshold_is_strict() {
-    let sample = Sample {
-        kind: PredictionKind::Regression,
-        logits: vec![vec![1.0], vec![1.5], vec![1.5]],
-    };
+    let logits = vec![vec![1.0], vec![1.5], vec![1.5]];
+    let sample = Sample::new(PredictionKind::Regression, logits);
     assert_eq!(sample.depth(dge(0.5, 1)), 3);
     assert_eq!(sample.depth(dge(0.500_001, 1)), 2);
 }
@@ -413,10 +295,7 @@ fn the_threshold_is_strict() {
 fn regression_compares_with_all_earlier_numbers() {
     let values = [2.0, 3.0, 2.05, 3.02, 2.01];
     let logits = values.map(|y| vec![y]).to_vec();
-    let sample = Sample {
-        kind: PredictionKind::Regression,
-        logits,
-    };
+    let sample = Sample::new(PredictionKind::Regression, logits);
     assert_eq!(sample.depth(dge(0.1, 1)), 3);
     assert_eq!(sample.depth(dge(0.03, 1)), 4);
     assert_eq!(sample.depth(dge(0.03, 1).with_window(Window::ADJACENT)), 5);
@@ -424,10 +303,7 @@ fn regression_compares_with_all_earlier_numbers() {
 
 #[test]
 fn an_unsure_exit_does_not_agree_with_itself_by_cross_entropy_but_does_by_kl() {
-    let sample = Sample {
-        kind: BINARY,
-        logits: vec![vec![0.1, 0.0]; 4],
-    };
+    let sample = Sample::new(BINARY, vec![vec![0.1, 0.0]; 4]);
     assert_eq!(sample.depth(dge(0.3, 1)), 4);
     assert_eq!(sample.depth(dge(0.3, 1).with_divergence(Divergence::Kl)), 2);
     assert_eq!(sample.depth(dge(0.7, 1)), 2);
@@ -479,30 +355,6 @@ fn a_policy_says_why_it_exits() {
 }
 
 #[test]
-fn the_outlook_is_as_sharp_as_the_rule_allows() {
-    let plan = ExitPlan::new(vec![2, 3, 5, 6, 8], 8).unwrap();
-    let outlook = |spec: &str| -> String {
-        let policy = spec
-            .parse::<PolicySpec>()
-            .unwrap()
-            .build(&plan, BINARY)
-            .unwrap();
-        let letter = |depth| match policy.outlook(Depth(depth)) {
-            Outlook::Never => '-',
-            Outlook::Possible => '?',
-            Outlook::Certain => '!',
-        };
-        (1..=8).map(letter).collect()
-    };
-    assert_eq!(outlook("full"), "-------!");
-    assert_eq!(outlook("fixed:5"), "----!--!");
-    assert_eq!(outlook("dge:tau=0.3,t=1"), "--?-??-!");
-    assert_eq!(outlook("dge:tau=0.3,t=3"), "-----?-!");
-    assert_eq!(outlook("dge:tau=0.3,t=2,window=2"), "----??-!");
-    assert_eq!(outlook("dge:tau=0.3,t=2,window=adjacent"), "-------!");
-}
-
-#[test]
 fn policies_can_be_shared_and_states_sent() {
     fn shared<T: Send + Sync>() {}
     shared::<Policy>();
@@ -539,4 +391,29 @@ fn an_answer_of_another_kind_is_not_observed() {
         .build(&ExitPlan::every_block(3), BINARY)
         .unwrap();
     let _ = policy.observe(&mut policy.start(), Depth(1), &Prediction::Regression(1.0));
+}
+
+#[test]
+#[should_panic(expected = "answers NaN")]
+fn a_number_that_is_none_is_not_observed() {
+    let policy = PolicySpec::Full
+        .build(&ExitPlan::every_block(3), PredictionKind::Regression)
+        .unwrap();
+    let _ = policy.observe(
+        &mut policy.start(),
+        Depth(1),
+        &Prediction::Regression(f32::NAN),
+    );
+}
+
+#[test]
+#[should_panic(expected = "belongs to another policy than `entropy:0.2`")]
+fn a_state_serves_the_policy_that_started_it() {
+    let build = |text: &str| {
+        let spec: PolicySpec = text.parse().unwrap();
+        spec.build(&ExitPlan::every_block(3), BINARY).unwrap()
+    };
+    let mut state = build("maxprob:0.9").start();
+    let output = Prediction::blank(BINARY).unwrap();
+    let _ = build("entropy:0.2").observe(&mut state, Depth(1), &output);
 }

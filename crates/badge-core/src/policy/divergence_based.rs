@@ -4,12 +4,12 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::str::FromStr;
 
-use super::grammar::{Fields, threshold, whole_number};
-use super::reason::Agreement;
+use super::grammar::{Fields, check_positive, patience, refused, threshold, whole_number};
+use super::{Agreement, Evidence, ExitPoint, Memory, ModelExits, Observation, Outlook, Rule};
 use crate::distribution::{Prediction, PredictionKind};
 use crate::divergence::Divergence;
-use crate::error::{Error, Result};
-use crate::exit::{Depth, ExitPlan};
+use crate::error::Result;
+use crate::exit::Depth;
 
 /// Exit as soon as the current exit agrees with enough earlier ones.
 ///
@@ -60,23 +60,16 @@ impl DivergenceBased {
     /// The paper's policy: cross-entropy, compared with all earlier exits.
     ///
     /// # Errors
-    /// [`Error::Policy`] when `tau` is not a positive finite number or `t` is 0.
+    /// [`crate::Error::Policy`] when `tau` is not a positive finite number or `t` is 0.
     pub fn new(tau: f64, t: usize) -> Result<Self> {
-        Self::checked(tau, t).map_err(|problem| Error::Policy {
-            spec: format!("dge:tau={tau},t={t}"),
-            problem,
-        })
+        Self::checked(tau, t).map_err(refused(format!("dge:tau={tau},t={t}")))
     }
 
     fn checked(tau: f64, t: usize) -> Result<Self, String> {
-        if !(tau.is_finite() && tau > 0.0) {
-            return Err(format!("key `tau`: {tau} is not a positive finite number"));
-        }
-        let t = NonZeroUsize::new(t)
-            .ok_or("key `t`: 0 would always exit at the first exit; use fixed:1 for that")?;
+        check_positive("tau", tau)?;
         Ok(Self {
             tau,
-            t,
+            t: patience(t)?,
             divergence: Divergence::default(),
             window: Window::default(),
         })
@@ -125,57 +118,64 @@ impl DivergenceBased {
         fields.finish(&["tau", "t", "divergence", "window"])?;
         Ok(policy)
     }
+}
 
-    /// Whether the count can be reached at an exit before which `earlier` ones were evaluated.
-    pub(super) fn may_agree_with(&self, earlier: usize) -> bool {
-        self.window.size(earlier) >= self.t.get()
+impl Rule for DivergenceBased {
+    type Memory = EarlierExits;
+
+    fn start(&self, exits: &ModelExits) -> EarlierExits {
+        EarlierExits::new(exits)
     }
 
-    /// Compares `prediction` with the earlier exits, then remembers it: is the count reached?
-    pub(super) fn agrees(
+    /// Compares the answer with the earlier exits', then remembers it: is the count reached?
+    fn observe(
         &self,
-        earlier: &mut EarlierExits,
-        depth: Depth,
-        prediction: &Prediction,
+        memory: &mut EarlierExits,
+        at: ExitPoint,
+        observation: Observation<'_>,
     ) -> bool {
-        let first = earlier.depths.len() - self.window.size(earlier.depths.len());
-        earlier.scores.clear();
-        earlier.scores.extend(
-            earlier.predictions[..earlier.depths.len()]
+        let current = observation.prediction;
+        let EarlierExits {
+            predictions,
+            depths,
+            scores,
+        } = memory;
+        let compared = self.window.size(depths.len());
+        let earlier = &predictions[depths.len() - compared..depths.len()];
+        scores.clear();
+        scores.extend(
+            earlier
                 .iter()
-                .skip(first)
-                .map(|previous| self.divergence.between_predictions(prediction, previous)),
+                .map(|previous| self.divergence.between_predictions(current, previous)),
         );
-        earlier.remember(depth, prediction);
-        earlier
-            .scores
-            .iter()
-            .filter(|score| **score < self.tau)
-            .count()
-            >= self.t.get()
+        let count = scores.iter().filter(|score| **score < self.tau).count();
+        memory.remember(at.depth, current);
+        count >= self.t.get()
     }
 
-    /// Which earlier exits agreed with the one observed last.
-    pub(super) fn agreement(&self, earlier: &EarlierExits) -> Agreement {
-        let compared = earlier.depths.len().saturating_sub(1);
-        let depths = earlier.depths[..compared]
-            .iter()
-            .skip(compared - earlier.scores.len());
-        let exits = depths
-            .zip(&earlier.scores)
-            .filter(|(_, score)| **score < self.tau)
-            .map(|(depth, score)| (*depth, *score))
-            .collect();
-        Agreement {
-            exits,
+    fn evidence(&self, memory: &EarlierExits) -> Option<Evidence> {
+        let EarlierExits { depths, scores, .. } = memory;
+        let compared = depths.len().saturating_sub(1);
+        let exits = depths[compared - scores.len()..].iter().zip(scores);
+        let exits = exits.filter(|(_, score)| **score < self.tau);
+        Some(Evidence::Agreement(Agreement {
+            exits: exits.map(|(depth, score)| (*depth, *score)).collect(),
             tau: self.tau,
             needed: self.t.get(),
+        }))
+    }
+
+    fn outlook(&self, at: ExitPoint) -> Outlook {
+        if self.window.size(at.position) >= self.t.get() {
+            Outlook::Possible
+        } else {
+            Outlook::Never
         }
     }
 
-    pub(super) fn caveats(&self, plan: &ExitPlan, kind: PredictionKind) -> Vec<String> {
+    fn caveats(&self, exits: &ModelExits) -> Vec<String> {
         let mut caveats = Vec::new();
-        let comparable = self.window.size(plan.count() - 1);
+        let comparable = self.window.size(exits.plan().count() - 1);
         if self.t.get() > comparable {
             caveats.push(format!(
                 "t={} is never reached, for an exit is compared with {comparable} earlier ones at \
@@ -183,50 +183,49 @@ impl DivergenceBased {
                 self.t
             ));
         }
-        let tau = self.tau;
-        match self.trivial_tau(kind) {
-            Some(bound) if tau > bound => caveats.push(match self.divergence {
+        let (tau, divergence) = (self.tau, self.divergence);
+        match trivial_tau(divergence, exits.kind()) {
+            Some(bound) if tau > bound => caveats.push(match divergence {
                 Divergence::CrossEntropy => format!(
                     "tau={tau} is above {bound:.3}, the divergence from an exit that knows \
                      nothing: such an exit counts as agreeing"
                 ),
                 _ => format!(
-                    "tau={tau} is above {bound:.3}, the greatest value that {} has: all exits \
-                     agree",
-                    self.divergence
+                    "tau={tau} is above {bound:.3}, the greatest value that {divergence} has: all \
+                     exits agree"
                 ),
             }),
             _ => {}
         }
-        if kind == PredictionKind::Regression && self.divergence != Divergence::default() {
+        if exits.kind() == PredictionKind::Regression && divergence != Divergence::default() {
             caveats.push(format!(
-                "divergence={} does nothing for regression, which compares |y_m - y_i| with tau",
-                self.divergence
+                "divergence={divergence} does nothing for regression, which compares |y_m - y_i| \
+                 with tau"
             ));
         }
         caveats
     }
+}
 
-    /// The `τ` above which the test loses its meaning, where there is one.
-    fn trivial_tau(&self, kind: PredictionKind) -> Option<f64> {
-        // (Number of summed divergences, number of classes of each.)
-        let (sums, classes) = match kind {
-            PredictionKind::SingleLabel { classes } => (1.0, classes as f64),
-            PredictionKind::MultiLabel { labels } => (labels as f64, 2.0),
-            PredictionKind::Regression => return None,
-        };
-        match self.divergence {
-            Divergence::CrossEntropy => Some(sums * classes.ln()),
-            Divergence::JensenShannon => Some(sums * std::f64::consts::LN_2),
-            Divergence::LabelMismatch => Some(sums),
-            Divergence::Kl | Divergence::ReverseKl | Divergence::SymmetricKl => None,
-        }
+/// The `τ` above which a comparison with it loses its meaning, where there is one.
+pub(super) fn trivial_tau(divergence: Divergence, kind: PredictionKind) -> Option<f64> {
+    // (Number of summed divergences, number of classes of each.)
+    let (sums, classes) = match kind {
+        PredictionKind::SingleLabel { classes } => (1.0, classes as f64),
+        PredictionKind::MultiLabel { labels } => (labels as f64, 2.0),
+        PredictionKind::Regression => return None,
+    };
+    match divergence {
+        Divergence::CrossEntropy => Some(sums * classes.ln()),
+        Divergence::JensenShannon => Some(sums * std::f64::consts::LN_2),
+        Divergence::LabelMismatch => Some(sums),
+        Divergence::Kl | Divergence::ReverseKl | Divergence::SymmetricKl => None,
     }
 }
 
 impl fmt::Display for DivergenceBased {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "tau={},t={}", self.tau, self.t)?;
+        write!(f, "dge:tau={},t={}", self.tau, self.t)?;
         if self.divergence != Divergence::default() {
             write!(f, ",divergence={}", self.divergence)?;
         }
@@ -264,7 +263,7 @@ impl fmt::Display for Window {
 
 /// What the exits evaluated so far said about one sample.
 #[derive(Debug, Clone)]
-pub(super) struct EarlierExits {
+pub struct EarlierExits {
     /// One slot per exit of the plan, of which the first `depths.len()` are filled.
     predictions: Vec<Prediction>,
     depths: Vec<Depth>,
@@ -273,23 +272,27 @@ pub(super) struct EarlierExits {
 }
 
 impl EarlierExits {
-    /// Memory for `exits` answers of `kind`, which [`super::PolicySpec::build`] has checked.
-    pub(super) fn new(exits: usize, kind: PredictionKind) -> Self {
-        let blank = Prediction::blank(kind).expect("a policy is built for at least one logit");
+    /// Memory for the answers of all exits.
+    fn new(exits: &ModelExits) -> Self {
+        let count = exits.plan().count();
+        let blank = Prediction::blank(exits.kind());
+        let blank = blank.expect("a policy is built for at least one logit");
         Self {
-            predictions: vec![blank; exits],
-            depths: Vec::with_capacity(exits),
-            scores: Vec::with_capacity(exits),
+            predictions: vec![blank; count],
+            depths: Vec::with_capacity(count),
+            scores: Vec::with_capacity(count),
         }
-    }
-
-    pub(super) fn clear(&mut self) {
-        self.depths.clear();
-        self.scores.clear();
     }
 
     fn remember(&mut self, depth: Depth, prediction: &Prediction) {
         self.predictions[self.depths.len()].clone_from(prediction);
         self.depths.push(depth);
+    }
+}
+
+impl Memory for EarlierExits {
+    fn clear(&mut self) {
+        self.depths.clear();
+        self.scores.clear();
     }
 }

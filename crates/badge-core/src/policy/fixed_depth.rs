@@ -2,9 +2,10 @@
 
 use std::fmt;
 
-use super::grammar::{Fields, whole_number};
-use crate::error::{Error, Result};
-use crate::exit::{Depth, ExitPlan};
+use super::grammar::{Fields, refused, whole_number};
+use super::{Evidence, ExitPoint, Memory, ModelExits, Observation, Outlook, Rule};
+use crate::error::Result;
+use crate::exit::Depth;
 
 /// Every sample answers at one given exit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -12,17 +13,18 @@ pub struct FixedDepth {
     depth: Depth,
 }
 
+/// Whether the exit seen last is the one.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrived(bool);
+
 impl FixedDepth {
     /// Answers at the exit after `depth` blocks; whether a model has it is asked when a policy is
     /// built.
     ///
     /// # Errors
-    /// [`Error::Policy`] when `depth` is 0.
+    /// [`crate::Error::Policy`] when `depth` is 0.
     pub fn new(depth: usize) -> Result<Self> {
-        Self::checked(depth).map_err(|problem| Error::Policy {
-            spec: format!("fixed:{depth}"),
-            problem,
-        })
+        Self::checked(depth).map_err(refused(format!("fixed:{depth}")))
     }
 
     fn checked(depth: usize) -> Result<Self, String> {
@@ -39,11 +41,31 @@ impl FixedDepth {
         self.depth
     }
 
-    /// Whether a model has this exit.
-    ///
-    /// # Errors
-    /// A sentence that names the key and the exits that there are.
-    pub(super) fn check(self, plan: &ExitPlan) -> Result<(), String> {
+    pub(super) fn parse(mut fields: Fields<'_>) -> Result<Self, String> {
+        let depth = whole_number("depth", fields.value("depth", "fixed:6")?)?;
+        fields.finish(&[])?;
+        Self::checked(depth)
+    }
+}
+
+impl Rule for FixedDepth {
+    type Memory = Arrived;
+
+    fn start(&self, _: &ModelExits) -> Arrived {
+        Arrived(false)
+    }
+
+    fn observe(&self, memory: &mut Arrived, at: ExitPoint, _: Observation<'_>) -> bool {
+        memory.0 = at.depth == self.depth;
+        memory.0
+    }
+
+    fn evidence(&self, memory: &Arrived) -> Option<Evidence> {
+        memory.0.then_some(Evidence::FixedDepth(self.depth))
+    }
+
+    fn check(&self, exits: &ModelExits) -> Result<(), String> {
+        let plan = exits.plan();
         let (depth, deepest) = (self.depth, plan.deepest());
         if depth > deepest {
             return Err(format!("key `depth`: {depth} lies outside 1..={deepest}"));
@@ -58,15 +80,27 @@ impl FixedDepth {
         Ok(())
     }
 
-    pub(super) fn parse(mut fields: Fields<'_>) -> Result<Self, String> {
-        let depth = whole_number("depth", fields.value("depth", "fixed:6")?)?;
-        fields.finish(&[])?;
-        Self::checked(depth)
+    fn needs(&self, depth: Depth, _: &ModelExits) -> bool {
+        depth == self.depth
+    }
+
+    fn outlook(&self, at: ExitPoint) -> Outlook {
+        if at.depth == self.depth {
+            Outlook::Certain
+        } else {
+            Outlook::Never
+        }
+    }
+}
+
+impl Memory for Arrived {
+    fn clear(&mut self) {
+        self.0 = false;
     }
 }
 
 impl fmt::Display for FixedDepth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.depth.fmt(f)
+        write!(f, "fixed:{}", self.depth)
     }
 }

@@ -3,14 +3,17 @@
 //! A key whose presence says all, such as `normalised` in `entropy:0.2,normalised`, stands alone.
 
 use std::fmt::Display;
+use std::num::NonZeroUsize;
 use std::str::FromStr;
+
+use crate::error::Error;
 
 /// What stands behind a policy's name, each part of it used once.
 #[derive(Debug, Default)]
 pub(super) struct Fields<'a> {
     value: Option<&'a str>,
     pairs: Vec<(&'a str, &'a str)>,
-    /// Keys without a value. No policy of this version has any, so that they are only refused.
+    /// Keys without a value.
     lone: Vec<&'a str>,
 }
 
@@ -28,6 +31,9 @@ impl<'a> Fields<'a> {
                     return Err("nothing stands where a value or key=value should".to_owned());
                 }
                 None if position == 0 => fields.value = Some(item),
+                None if fields.lone.contains(&item) => {
+                    return Err(format!("`{item}` is given twice"));
+                }
                 None => fields.lone.push(item),
             }
         }
@@ -58,6 +64,14 @@ impl<'a> Fields<'a> {
         Some(self.pairs.remove(position).1)
     }
 
+    /// Whether a key that has no value stands there.
+    pub(super) fn flag(&mut self, key: &str) -> bool {
+        let position = self.lone.iter().position(|known| *known == key);
+        position
+            .map(|position| self.lone.remove(position))
+            .is_some()
+    }
+
     /// The value of a key that must be there.
     pub(super) fn require(&mut self, key: &str) -> Result<&'a str, String> {
         self.take(key)
@@ -85,6 +99,11 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// Refuses parameters, naming the policy as it would be written.
+pub(super) fn refused(spec: String) -> impl FnOnce(String) -> Error {
+    |problem| Error::Policy { spec, problem }
+}
+
 /// Reads a number that a policy compares with; its constructor judges the range.
 pub(super) fn threshold(key: &str, text: &str) -> Result<f64, String> {
     number(key, text, "number")
@@ -98,4 +117,20 @@ pub(super) fn whole_number(key: &str, text: &str) -> Result<usize, String> {
 fn number<T: FromStr<Err: Display>>(key: &str, text: &str, what: &str) -> Result<T, String> {
     text.parse()
         .map_err(|error| format!("key `{key}`: `{text}` is not a {what}: {error}"))
+}
+
+/// Refuses a threshold that no quantity above 0 can be held against.
+pub(super) fn check_positive(key: &str, value: f64) -> Result<(), String> {
+    if value.is_finite() && value > 0.0 {
+        return Ok(());
+    }
+    Err(format!(
+        "key `{key}`: {value} is not a positive finite number"
+    ))
+}
+
+/// How many exits must fulfil a condition, which is at least one.
+pub(super) fn patience(t: usize) -> Result<NonZeroUsize, String> {
+    let refusal = "key `t`: 0 would always exit at the first exit; use fixed:1 for that";
+    NonZeroUsize::new(t).ok_or_else(|| refusal.to_owned())
 }
