@@ -159,9 +159,21 @@ fn accepted_texts_have_one_canonical_form() {
     }
 }
 
+/// Each text is refused, and the message says all that it must.
+fn check_refused(cases: &[(&str, &[&str])]) {
+    for (text, parts) in cases {
+        let message = text.parse::<PolicySpec>().unwrap_err().to_string();
+        let start = format!("policy `{text}`: ");
+        assert!(message.starts_with(&start), "{message}");
+        for part in *parts {
+            assert!(message.contains(part), "`{part}` is not in: {message}");
+        }
+    }
+}
+
 #[test]
 fn impossible_texts_are_refused_with_the_key_that_is_wrong() {
-    for (text, parts) in [
+    check_refused(&[
         ("", &["there is no policy", "dge:tau=TAU,t=COUNT"][..]),
         ("Full", &["there is no policy `Full`", "full"]),
         (" full", &["there is no policy"]),
@@ -211,7 +223,13 @@ fn impossible_texts_are_refused_with_the_key_that_is_wrong() {
         ("dge:tau=0.3,,t=2", &["nothing stands"]),
         ("dge:tau=0.3,t=2,", &["nothing stands"]),
         ("dge:tau=0.3, t=2", &["key `t` is missing"]),
-        ("entropy", &["`threshold` is missing", "entropy:0.2"]),
+    ]);
+}
+
+#[test]
+fn impossible_confidences_are_refused_with_the_key_that_is_wrong() {
+    check_refused(&[
+        ("entropy", &["`threshold` is missing", "entropy:0.2"][..]),
         ("entropy:nan", &["key `threshold`", "NaN", "finite"]),
         ("entropy:-0.1", &["key `threshold`", "-0.1"]),
         ("entropy:inf", &["key `threshold`", "finite"]),
@@ -251,7 +269,13 @@ fn impossible_texts_are_refused_with_the_key_that_is_wrong() {
             "maxprob:0.9,temperatures=nan",
             &["key `temperatures`", "NaN"],
         ),
-        ("patience", &["`t` is missing", "patience:3"]),
+    ]);
+}
+
+#[test]
+fn impossible_patiences_are_refused_with_the_key_that_is_wrong() {
+    check_refused(&[
+        ("patience", &["`t` is missing", "patience:3"][..]),
         ("patience:0", &["key `t`", "fixed:1"]),
         ("patience:1.5", &["key `t`", "`1.5`"]),
         ("patience:3,tolerance=0", &["key `tolerance`", "positive"]),
@@ -288,16 +312,7 @@ fn impossible_texts_are_refused_with_the_key_that_is_wrong() {
         ("vote:tau=-1", &["key `tau`", "positive"]),
         ("vote:tau=1.5,gamma=1.1", &["key `gamma`", "0..=1"]),
         ("vote:tau=1.5,gamma=nan", &["key `gamma`", "NaN"]),
-    ] {
-        let message = text.parse::<PolicySpec>().unwrap_err().to_string();
-        assert!(
-            message.starts_with(&format!("policy `{text}`: ")),
-            "{message}"
-        );
-        for part in parts {
-            assert!(message.contains(part), "`{part}` is not in: {message}");
-        }
-    }
+    ]);
 }
 
 #[test]
@@ -488,10 +503,26 @@ fn a_policy_is_not_built_for_answers_without_logits() {
     assert!(PolicySpec::Full.build(&plan, kind).is_err());
 }
 
+/// What is said about each policy on a model with four exits: nothing, or one sentence.
+fn check_caveats(cases: &[(&str, PredictionKind, Option<&str>)]) {
+    for (text, kind, caveat) in cases {
+        let spec: PolicySpec = text.parse().unwrap();
+        let policy = spec.build(&ExitPlan::every_block(4), *kind).unwrap();
+        let caveats = policy.caveats();
+        match caveat {
+            None => assert!(caveats.is_empty(), "{text}: {caveats:?}"),
+            Some(part) => assert!(
+                caveats.len() == 1 && caveats[0].contains(part),
+                "{text}: {caveats:?}"
+            ),
+        }
+    }
+}
+
 #[test]
-fn a_policy_that_can_hardly_be_meant_has_a_caveat() {
+fn dge_that_can_hardly_be_meant_has_a_caveat() {
     let multi_label = PredictionKind::MultiLabel { labels: 3 };
-    for (text, kind, caveat) in [
+    check_caveats(&[
         ("full", BINARY, None),
         ("fixed:2", BINARY, None),
         ("dge:tau=0.3,t=2", BINARY, None),
@@ -522,6 +553,13 @@ fn a_policy_that_can_hardly_be_meant_has_a_caveat() {
             PredictionKind::Regression,
             Some("does nothing"),
         ),
+    ]);
+}
+
+#[test]
+fn a_policy_that_can_hardly_be_meant_has_a_caveat() {
+    let multi_label = PredictionKind::MultiLabel { labels: 3 };
+    check_caveats(&[
         ("entropy:0.69", BINARY, None),
         ("entropy:0.7", BINARY, Some("leaves at the first exit")),
         ("entropy:2", multi_label, None),
@@ -563,20 +601,5 @@ fn a_policy_that_can_hardly_be_meant_has_a_caveat() {
         ("vote:tau=1", BINARY, Some("reached by one vote")),
         ("vote:tau=2", BINARY, None),
         ("vote:tau=2.1", BINARY, Some("not reached by 4 exits")),
-    ] {
-        let spec: PolicySpec = text.parse().unwrap();
-        let caveats = spec
-            .build(&ExitPlan::every_block(4), kind)
-            .unwrap()
-            .caveats();
-        match caveat {
-            None => assert!(caveats.is_empty(), "{text}: {caveats:?}"),
-            Some(part) => {
-                assert!(
-                    caveats.len() == 1 && caveats[0].contains(part),
-                    "{text}: {caveats:?}"
-                );
-            }
-        }
-    }
+    ]);
 }

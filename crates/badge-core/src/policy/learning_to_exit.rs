@@ -41,7 +41,7 @@ impl LearningToExit {
     }
 
     /// The threshold on the probability to continue.
-    pub fn threshold(&self) -> f64 {
+    pub fn threshold(self) -> f64 {
         self.threshold
     }
 
@@ -51,7 +51,7 @@ impl LearningToExit {
         Self::checked(value)
     }
 
-    fn test(&self) -> Threshold {
+    fn test(self) -> Threshold {
         Threshold {
             quantity: "probability to continue",
             side: Side::Below,
