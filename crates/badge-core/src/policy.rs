@@ -293,3 +293,8 @@ pub fn replay(spec: &PolicySpec, plan: &ExitPlan, outputs: &[Prediction]) -> Res
     let policy = spec.build(plan, outputs[0].kind())?;
     Ok(policy.replay(&mut policy.start(), outputs).depth)
 }
+
+/// The page on adding a policy, whose example is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/adding-a-policy.md")]
+struct AddingAPolicy;

@@ -13,7 +13,19 @@ use tiny::{MODELS, Model, Row};
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator::new();
 
-const POLICIES: [&str; 4] = ["full", "fixed:3", "dge:tau=1,t=1", "dge:tau=1.1,t=2"];
+const POLICIES: [&str; 11] = [
+    "full",
+    "fixed:3",
+    "dge:tau=1,t=1",
+    "dge:tau=1.1,t=2",
+    "entropy:0.9",
+    "entropy:0.9,normalised",
+    "maxprob:0.5",
+    "patience:2",
+    "pcee:tau=0.95,t=2",
+    "flexible-patience:tau=0.05,t=2",
+    "vote:tau=1.6",
+];
 
 /// Runs twelve sequences that join two by two; returns the allocations during steps.
 fn allocations_of_steps(engine: &mut Engine, policies: &[Arc<Policy>], rows: &[Row]) -> usize {

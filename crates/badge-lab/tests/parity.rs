@@ -76,6 +76,12 @@ fn policies(config: &ModelConfig) -> Vec<Arc<Policy>> {
         "dge:tau=0.9,t=2".to_owned(),
         "dge:tau=1.7,t=1,window=adjacent".to_owned(),
         "dge:tau=0.05,t=1,divergence=js".to_owned(),
+        "entropy:0.6".to_owned(),
+        "maxprob:0.6".to_owned(),
+        "patience:1,tolerance=0.1".to_owned(),
+        "pcee:tau=0.9,t=2".to_owned(),
+        "flexible-patience:tau=0.02,t=2".to_owned(),
+        "vote:tau=1.4".to_owned(),
     ];
     let build = |spec: String| {
         let spec: PolicySpec = spec.parse().unwrap();
