@@ -47,7 +47,8 @@ pub enum IsaError {
 }
 
 impl Avx2 {
-    /// Must match the `target_feature` lists of `simd/avx2.rs` and `gemm/avx2.rs`.
+    /// Must match the `target_feature` lists of `simd/avx2.rs`, `gemm/avx2.rs` and
+    /// `training/products/avx2.rs`.
     #[cfg(target_arch = "x86_64")]
     fn new() -> Option<Self> {
         let all = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
@@ -57,7 +58,7 @@ impl Avx2 {
 
 impl Avx512 {
     /// Must match the `target_feature` lists of `simd/avx512.rs`, `gemm/avx512.rs`,
-    /// `attention/transpose.rs` and `peak/dot.rs`.
+    /// `attention/transpose.rs`, `training/products/avx512.rs` and `peak/dot.rs`.
     #[cfg(target_arch = "x86_64")]
     fn new() -> Option<Self> {
         let all = is_x86_feature_detected!("avx512f")

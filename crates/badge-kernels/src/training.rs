@@ -6,6 +6,7 @@
 
 use half::bf16;
 
+use crate::gemm::Precision;
 use crate::matrix::Rows;
 
 pub mod activation;
@@ -42,5 +43,36 @@ impl Factor<'_> {
             Self::F32(rows) => rows.columns(),
             Self::Bf16(rows) => rows.columns(),
         }
+    }
+
+    fn precision(&self) -> Precision {
+        match self {
+            Self::F32(_) => Precision::F32,
+            Self::Bf16(_) => Precision::Bf16,
+        }
+    }
+
+    /// The first element of row 0 and the bytes from one row to the next.
+    fn address(&self) -> (*const u8, usize) {
+        fn of<T>(rows: &Rows<'_, T>) -> (*const u8, usize) {
+            (
+                rows.elements().as_ptr().cast(),
+                rows.stride() * size_of::<T>(),
+            )
+        }
+        match self {
+            Self::F32(rows) => of(rows),
+            Self::Bf16(rows) => of(rows),
+        }
+    }
+
+    /// One element; beyond the last one, an address that must not be read.
+    fn address_of(&self, row: usize, column: usize) -> *const u8 {
+        let (start, stride) = self.address();
+        let size = match self {
+            Self::F32(_) => size_of::<f32>(),
+            Self::Bf16(_) => size_of::<bf16>(),
+        };
+        start.wrapping_add(row * stride + column * size)
     }
 }

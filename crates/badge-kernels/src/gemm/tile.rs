@@ -147,4 +147,4 @@ macro_rules! heights {
         ]
     };
 }
-pub(super) use heights;
+pub(crate) use heights;

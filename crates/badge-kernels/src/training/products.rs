@@ -2,11 +2,26 @@
 //! [`gemm`](crate::gemm::gemm) with weights that are packed again after every step, and the gradient
 //! `dW = dYᵀ X`, which needs no packed weights.
 
-use crate::gemm::{PackedMatrix, Precision};
-use crate::matrix::SharedSlice;
-use crate::threads::{Pool, Task};
+use std::ops::Range;
 
 use super::Factor;
+use crate::gemm::{PackedMatrix, Precision};
+use crate::isa::Isa;
+use crate::matrix::{Matrix, SharedRows, SharedSlice};
+use crate::threads::{Pool, Task};
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod left;
+mod scalar;
+mod tile;
+
+use left::Pack;
+use tile::{COLUMNS, Kernel, Tile};
+
+const CACHE_LINE: usize = 64;
 
 /// The weights of a linear layer in training, packed for both directions.
 #[derive(Debug)]
@@ -58,17 +73,26 @@ impl TrainedMatrix {
     }
 }
 
+/// Outputs of a task: whole tiles of eight and of six. A block of the left factor over
+/// [`TOKENS_AT_ONCE`] takes 192 KiB; with two panels of the right one, of 128 KiB each, it stays in
+/// the second-level cache of 1 MiB.
+const BLOCK: usize = 48;
+
+/// Tokens that are summed in registers before the gradient is added to.
+const TOKENS_AT_ONCE: usize = 1024;
+
 /// Working memory of [`weight_gradient`], for any shapes.
 #[derive(Debug)]
 pub struct GradientScratch {
-    threads: usize,
+    /// A row for each thread: its block of the left factor.
+    units: Matrix<i32>,
 }
 
 impl GradientScratch {
     /// Working memory for calls on this pool.
     pub fn new(pool: &Pool) -> Self {
         Self {
-            threads: pool.threads(),
+            units: Matrix::zeros(pool.threads(), BLOCK * TOKENS_AT_ONCE),
         }
     }
 }
@@ -77,6 +101,10 @@ impl GradientScratch {
 ///
 /// # Shapes
 /// `dY: [T, N]`, `X: [T, K]`, `gradient: [N, K]` row after row.
+///
+/// # Accuracy
+/// Sums in f32, so within `2⁻²⁴ (T + 4) (Σ|dy x| + |g|)` of the exact result for the factors as they
+/// are. Their order depends on `T` alone.
 ///
 /// # Panics
 /// When shapes or precisions disagree, or `scratch` is of a pool of fewer threads.
@@ -89,35 +117,130 @@ pub fn weight_gradient(
 ) {
     let (n, k) = (dy.columns(), x.columns());
     assert_eq!(dy.count(), x.count(), "rows of both factors");
-    assert_eq!(gradient.len(), n * k, "gradient of {n} x {k}");
-    assert!(
-        scratch.threads >= pool.threads(),
-        "scratch of a smaller pool"
+    assert_eq!(
+        dy.precision(),
+        x.precision(),
+        "both factors in one precision"
     );
-    let gradient = SharedSlice::new(gradient);
-    pool.run(n, &|Task { index, .. }| {
-        // SAFETY: each row is one task.
-        let row = unsafe { gradient.part(index * k..(index + 1) * k) };
-        match (dy, x) {
-            (Factor::F32(dy), Factor::F32(x)) => {
-                for token in 0..x.count() {
-                    let factor = dy.row(token)[index];
-                    let terms = x.row(token).iter().map(|x| x * factor);
-                    row.iter_mut()
-                        .zip(terms)
-                        .for_each(|(sum, term)| *sum += term);
-                }
-            }
-            (Factor::Bf16(dy), Factor::Bf16(x)) => {
-                for token in 0..x.count() {
-                    let factor = dy.row(token)[index].to_f32();
-                    let terms = x.row(token).iter().map(|x| x.to_f32() * factor);
-                    row.iter_mut()
-                        .zip(terms)
-                        .for_each(|(sum, term)| *sum += term);
-                }
-            }
-            _ => panic!("both factors in one precision"),
+    assert_eq!(gradient.len(), n * k, "gradient of {n} x {k}");
+    let workers = scratch.units.row_count();
+    assert!(workers >= pool.threads(), "scratch of a smaller pool");
+    let job = WeightGradient {
+        isa: pool.isa(),
+        threads: pool.threads(),
+        kernel: tile::kernel(pool.isa(), x.precision()),
+        dy,
+        x,
+        units: scratch.units.rows_mut(workers).share(),
+        gradient: SharedSlice::new(gradient),
+    };
+    if k > 0 && x.count() > 0 {
+        // SAFETY: each block of outputs is one task, and no two tasks of a worker run at once.
+        pool.run(n.div_ceil(BLOCK), &|task: Task| unsafe { job.block(task) });
+    }
+}
+
+/// One call of [`weight_gradient`].
+struct WeightGradient<'a> {
+    isa: Isa,
+    threads: usize,
+    kernel: Kernel,
+    dy: Factor<'a>,
+    x: Factor<'a>,
+    units: SharedRows<i32>,
+    gradient: SharedSlice<f32>,
+}
+
+impl WeightGradient<'_> {
+    /// Adds to the rows of one block of outputs.
+    ///
+    /// # Safety
+    /// Nobody else uses these rows of the gradient and the worker's units at the same time.
+    unsafe fn block(&self, task: Task) {
+        let outputs = task.index * BLOCK..self.dy.columns().min((task.index + 1) * BLOCK);
+        let k = self.x.columns();
+        // SAFETY: the caller's promise.
+        let units = unsafe { self.units.row(task.worker) };
+        // SAFETY: the caller's promise.
+        let gradient = unsafe { self.gradient.part(outputs.start * k..outputs.end * k) };
+        let tokens = self.x.count();
+        // Parts of even length; whole pairs but for the last token.
+        let pairs = tokens.div_ceil(2);
+        let parts = tokens.div_ceil(TOKENS_AT_ONCE);
+        let bound = |part: usize| (pairs * part / parts * 2).min(tokens);
+        for part in 0..parts {
+            let tokens = bound(part)..bound(part + 1);
+            self.isa.run(Pack {
+                factor: self.dy,
+                tokens: tokens.clone(),
+                outputs: outputs.clone(),
+                kernel: self.kernel,
+                units,
+            });
+            // What this thread is likely to pack next.
+            let next = if part + 1 < parts {
+                self.dy.address_of(tokens.end, outputs.start)
+            } else {
+                self.dy.address_of(0, outputs.start + self.threads * BLOCK)
+            };
+            self.tiles(&tokens, units, gradient, next);
         }
-    });
+    }
+
+    /// All tiles of a block over some tokens, panel after panel of the right factor. The left
+    /// factor from `next` on is asked for on the way.
+    fn tiles(&self, tokens: &Range<usize>, units: &[i32], gradient: &mut [f32], next: *const u8) {
+        let Kernel {
+            tiles,
+            outputs: height,
+            step,
+        } = self.kernel;
+        let k = self.x.columns();
+        let outputs = gradient.len() / k;
+        let tile_units = tokens.len().div_ceil(step.tokens()) * height;
+        assert!(units.len() >= outputs.div_ceil(height) * tile_units);
+        let right_stride = self.x.address().1;
+        for column in (0..k).step_by(COLUMNS) {
+            let next_panel = if column + COLUMNS < k {
+                column + COLUMNS
+            } else {
+                0
+            };
+            let next_panel = self.x.address_of(tokens.start, next_panel);
+            for (index, output) in (0..outputs).step_by(height).enumerate() {
+                let rows = height.min(outputs - output);
+                // The first two tiles of a panel ask for the next one; of the first panel, the
+                // others ask for the left factor.
+                let (ahead, ahead_stride) = match index.checked_sub(2) {
+                    Some(index) if column == 0 => self.lines(self.dy, next, index),
+                    _ => self.lines(self.x, next_panel, index % 2),
+                };
+                let tile = Tile {
+                    tokens: tokens.len(),
+                    left: units[index * tile_units..].as_ptr(),
+                    left_stride: height,
+                    right: self.x.address_of(tokens.start, column),
+                    right_stride,
+                    columns: COLUMNS.min(k - column),
+                    ahead,
+                    ahead_stride,
+                    gradient: gradient[output * k + column..].as_mut_ptr(),
+                    gradient_stride: k,
+                };
+                // SAFETY: `tiles` belongs to the pool's instruction set, which the machine has. The
+                // units of all tiles are there by the assert; `x` has these tokens and columns; the
+                // gradient has rows of `k` numbers for `rows` outputs from `output` on, and is
+                // borrowed exclusively.
+                unsafe { (tiles[rows - 1])(&tile) };
+            }
+        }
+    }
+
+    /// Where the cache lines lie, one a step, that the tile with this index asks for: rows from
+    /// `start` on take a line for every token, or for every other one where steps are pairs.
+    fn lines(&self, factor: Factor<'_>, start: *const u8, index: usize) -> (*const u8, usize) {
+        let (tokens, stride) = (self.kernel.step.tokens(), factor.address().1);
+        let offset = index % tokens * stride + index / tokens * CACHE_LINE;
+        (start.wrapping_add(offset), tokens * stride)
+    }
 }
