@@ -5,12 +5,14 @@ use std::ops::Range;
 
 use half::bf16;
 
+use super::BLOCK;
 use super::tile::{Kernel, Step, TILE_OUTPUTS};
 use crate::matrix::Rows;
 use crate::simd::{Operation, Simd};
 use crate::training::Factor;
 
-/// Packs the columns `outputs` of some tokens: the units of tile `i` begin at `i * units_per_tile`.
+/// Packs the columns `outputs` of some tokens, at most [`BLOCK`] of them: the units of tile `i` begin
+/// at `i` times the steps times the outputs of a tile. Outputs beyond the last are zero.
 pub(super) struct Pack<'a> {
     pub(super) factor: Factor<'a>,
     pub(super) tokens: Range<usize>,
@@ -25,88 +27,79 @@ impl Operation for Pack<'_> {
     /// An operation for the sake of the compiler, which may use the instruction set.
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
-        match (self.factor, self.kernel.step) {
-            (Factor::F32(rows), _) => self.tokens_of(rows, |x| x.to_bits() as i32),
-            (Factor::Bf16(rows), Step::Token) => {
-                self.tokens_of(rows, |x| i32::from(x.to_bits()) << 16);
-            }
-            (Factor::Bf16(rows), Step::Pair) => self.pairs_of(rows),
+        if self.kernel.outputs == TILE_OUTPUTS {
+            self.tiles_of::<TILE_OUTPUTS>();
+        } else {
+            assert_eq!(self.kernel.outputs, 6, "outputs of a tile");
+            self.tiles_of::<6>();
         }
     }
 }
 
 impl Pack<'_> {
-    /// Units of a tile.
-    fn units_per_tile(&self) -> usize {
-        self.tokens.len().div_ceil(self.kernel.step.tokens()) * self.kernel.outputs
+    #[inline(always)]
+    fn tiles_of<const H: usize>(self) {
+        match (self.factor, self.kernel.step) {
+            (Factor::F32(rows), _) => self.tokens_of::<f32, H>(rows, |x| x.to_bits() as i32),
+            (Factor::Bf16(rows), Step::Token) => {
+                self.tokens_of::<bf16, H>(rows, |x| i32::from(x.to_bits()) << 16);
+            }
+            (Factor::Bf16(rows), Step::Pair) => self.pairs_of::<H>(rows),
+        }
     }
 
     #[inline(always)]
-    fn tokens_of<T: Copy>(self, rows: Rows<'_, T>, unit: impl Fn(T) -> i32) {
-        let (height, tile_units) = (self.kernel.outputs, self.units_per_tile());
+    fn tokens_of<T: Copy + Default, const H: usize>(
+        self,
+        rows: Rows<'_, T>,
+        unit: impl Fn(T) -> i32,
+    ) {
+        let steps = self.tokens.len();
+        let units = &mut self.units.as_chunks_mut::<H>().0[..steps * (BLOCK / H)];
+        let mut padded = [T::default(); BLOCK];
         for (step, token) in self.tokens.enumerate() {
-            let row = &rows.row(token)[self.outputs.clone()];
-            for (tile, row) in row.chunks(height).enumerate() {
-                let units = &mut self.units[tile * tile_units + step * height..][..height];
-                write(units, row, &unit);
-            }
+            let row = whole(&rows.row(token)[self.outputs.clone()], &mut padded);
+            write(units, steps, step, &row.map(&unit));
         }
     }
 
     #[inline(always)]
-    fn pairs_of(self, rows: Rows<'_, bf16>) {
-        let (height, tile_units) = (self.kernel.outputs, self.units_per_tile());
-        let zeros = [bf16::ZERO; super::BLOCK];
+    fn pairs_of<const H: usize>(self, rows: Rows<'_, bf16>) {
+        let steps = self.tokens.len().div_ceil(2);
+        let units = &mut self.units.as_chunks_mut::<H>().0[..steps * (BLOCK / H)];
+        let mut padded = [[bf16::ZERO; BLOCK]; 2];
+        let nothing = [bf16::ZERO; BLOCK];
         for (step, token) in self.tokens.clone().step_by(2).enumerate() {
-            let even = &rows.row(token)[self.outputs.clone()];
-            let odd = match token + 1 {
-                next if next < self.tokens.end => &rows.row(next)[self.outputs.clone()],
-                _ => &zeros[..even.len()],
+            let [even_padded, odd_padded] = &mut padded;
+            let even = whole(&rows.row(token)[self.outputs.clone()], even_padded);
+            let odd = if token + 1 < self.tokens.end {
+                whole(&rows.row(token + 1)[self.outputs.clone()], odd_padded)
+            } else {
+                &nothing
             };
-            for (tile, (even, odd)) in even.chunks(height).zip(odd.chunks(height)).enumerate() {
-                let units = &mut self.units[tile * tile_units + step * height..][..height];
-                write_pairs(units, even, odd);
-            }
+            let pair = |i: usize| {
+                (u32::from(even[i].to_bits()) | u32::from(odd[i].to_bits()) << 16) as i32
+            };
+            let pairs: [i32; BLOCK] = std::array::from_fn(pair);
+            write(units, steps, step, &pairs);
         }
     }
 }
 
-/// Writes the units of one token; a whole tile is compiled on its own.
+/// The row, or a copy of it with zeros behind where it is shorter than a block.
 #[inline(always)]
-fn write<T: Copy>(units: &mut [i32], row: &[T], unit: &impl Fn(T) -> i32) {
-    let whole = (
-        <&mut [i32; TILE_OUTPUTS]>::try_from(&mut *units),
-        <&[T; TILE_OUTPUTS]>::try_from(row),
-    );
-    if let (Ok(units), Ok(row)) = whole {
-        for (to, from) in units.iter_mut().zip(row) {
-            *to = unit(*from);
-        }
-    } else {
-        for (to, from) in units.iter_mut().zip(row) {
-            *to = unit(*from);
-        }
+fn whole<'a, T: Copy>(row: &'a [T], padded: &'a mut [T; BLOCK]) -> &'a [T; BLOCK] {
+    if let Ok(row) = row.try_into() {
+        return row;
     }
+    padded[..row.len()].copy_from_slice(row);
+    padded
 }
 
-/// Writes the units of two tokens; a whole tile is compiled on its own.
+/// Writes the units of one step, each tile's to its place.
 #[inline(always)]
-fn write_pairs(units: &mut [i32], even: &[bf16], odd: &[bf16]) {
-    let pair = |even: &bf16, odd: &bf16| {
-        (u32::from(even.to_bits()) | u32::from(odd.to_bits()) << 16) as i32
-    };
-    let whole = (
-        <&mut [i32; TILE_OUTPUTS]>::try_from(&mut *units),
-        <&[bf16; TILE_OUTPUTS]>::try_from(even),
-        <&[bf16; TILE_OUTPUTS]>::try_from(odd),
-    );
-    if let (Ok(units), Ok(even), Ok(odd)) = whole {
-        for ((to, even), odd) in units.iter_mut().zip(even).zip(odd) {
-            *to = pair(even, odd);
-        }
-    } else {
-        for ((to, even), odd) in units.iter_mut().zip(even).zip(odd) {
-            *to = pair(even, odd);
-        }
+fn write<const H: usize>(units: &mut [[i32; H]], steps: usize, step: usize, row: &[i32; BLOCK]) {
+    for (tile, row) in row.as_chunks::<H>().0.iter().enumerate() {
+        units[tile * steps + step] = *row;
     }
 }
