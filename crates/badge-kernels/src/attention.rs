@@ -5,22 +5,25 @@
 //! packs weights, so that scores and context are tiles like any other product. A tile of eight
 //! queries stays in the first-level cache from its scores to its context.
 
+use std::ops::Range;
 use std::sync::Mutex;
 
 use half::bf16;
 
-use crate::buffer::{Buffer, Zeroable};
-use crate::gemm::tile::{self, PANEL, TILE_ROWS, Tile, TileFunction};
-use crate::gemm::{Output, Precision};
+use crate::buffer::Buffer;
+use crate::gemm::Output;
+use crate::gemm::tile::{self, PANEL, TILE_ROWS, TileFunction};
 use crate::isa::Isa;
 use crate::matrix::{Rows, SharedRows};
-use crate::simd::{Operation, Simd};
+use crate::simd::{Number, Operation, Simd};
 use crate::softmax::exponentials;
 use crate::threads::{Pool, Task};
+use crate::training::dropout::DropoutMask;
 
-mod transpose;
+pub(crate) mod pack;
+pub(crate) mod transpose;
 
-use transpose::{SIDE, transpose};
+use pack::{ComputedRows, Factor, HeadRows, TileOfRows};
 
 /// Heads of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +109,10 @@ impl AttentionScratch {
         }
     }
 
+    pub(crate) fn shape(&self) -> AttentionShape {
+        self.shape
+    }
+
     /// Memory held, in bytes.
     pub fn bytes(&self) -> usize {
         let keys = self.keys_max.next_multiple_of(PANEL);
@@ -132,31 +139,38 @@ pub fn attention(
     input: AttentionInput<'_>,
     sequences: Sequences<'_>,
     scratch: &AttentionScratch,
+    output: Output<'_>,
+) {
+    let request = Request {
+        input,
+        sequences,
+        dropout: None,
+        statistics: None,
+    };
+    compute(pool, &request, scratch, output);
+}
+
+/// [`attention`], and what training wants besides.
+pub(crate) fn compute(
+    pool: &Pool,
+    request: &Request<'_>,
+    scratch: &AttentionScratch,
     mut output: Output<'_>,
 ) {
     let shape = scratch.shape;
-    let width = shape.heads * shape.head_size;
-    let (count, columns, out) = match &mut output {
-        Output::F32(rows) => (rows.count(), rows.columns(), Context::F32(rows.share())),
-        Output::Bf16(rows) => (rows.count(), rows.columns(), Context::Bf16(rows.share())),
-    };
-    assert_eq!(columns, width, "output columns");
-    assert_eq!(
-        sequences.queries.len(),
-        sequences.keys.len(),
-        "a key segment for each of queries"
-    );
+    let (count, columns, out) = share(&mut output);
+    assert_eq!(columns, shape.heads * shape.head_size, "output columns");
     let workers = scratch.workers.len();
     assert!(workers >= pool.threads(), "scratch for {workers} workers");
-    check_disjoint(sequences.queries, count);
+    check_disjoint(request.sequences.queries, count);
     let job = Job {
         shape,
-        sequences,
+        request,
         scratch,
         out,
         isa: pool.isa(),
     };
-    match input {
+    match request.input {
         AttentionInput::F32(projections) => job.run(pool, &projections),
         AttentionInput::Bf16(projections) => {
             assert!(
@@ -168,8 +182,24 @@ pub fn attention(
     }
 }
 
+/// Rows and columns of an output, and access for threads that write disjoint parts.
+pub(crate) fn share(output: &mut Output<'_>) -> (usize, usize, SharedOutput) {
+    match output {
+        Output::F32(rows) => (
+            rows.count(),
+            rows.columns(),
+            SharedOutput::F32(rows.share()),
+        ),
+        Output::Bf16(rows) => (
+            rows.count(),
+            rows.columns(),
+            SharedOutput::Bf16(rows.share()),
+        ),
+    }
+}
+
 /// Segments in ascending order that do not overlap, so that tasks write disjoint rows.
-fn check_disjoint(segments: &[Segment], rows: usize) {
+pub(crate) fn check_disjoint(segments: &[Segment], rows: usize) {
     let mut end = 0;
     for segment in segments {
         assert!(
@@ -184,134 +214,130 @@ fn check_disjoint(segments: &[Segment], rows: usize) {
     assert!(end <= rows, "segments end at row {end} of {rows}");
 }
 
-/// The output as all workers share it.
+/// Rows of either type that several workers write, each its own part.
 #[derive(Clone, Copy)]
-enum Context {
+pub(crate) enum SharedOutput {
     F32(SharedRows<f32>),
     Bf16(SharedRows<bf16>),
 }
 
+impl SharedOutput {
+    /// Writes `factor x` to some columns of a row.
+    ///
+    /// # Safety
+    /// The rows are alive, and nobody else uses this part at the same time.
+    #[inline(always)]
+    pub(crate) unsafe fn write<S: Simd>(
+        self,
+        simd: S,
+        (row, columns): (usize, Range<usize>),
+        x: &[f32],
+        factor: f32,
+    ) {
+        #[inline(always)]
+        fn row_of<S: Simd, T: Number>(simd: S, out: &mut [T], x: &[f32], factor: f32) {
+            let factor = simd.splat(factor);
+            for (out, x) in out.chunks_mut(S::LANES).zip(x.chunks(S::LANES)) {
+                T::store(simd, simd.mul(simd.load_part(x, 0.0), factor), out);
+            }
+        }
+        match self {
+            // SAFETY: the caller's promise.
+            Self::F32(rows) => row_of(simd, unsafe { rows.part(row, columns) }, x, factor),
+            // SAFETY: the caller's promise.
+            Self::Bf16(rows) => row_of(simd, unsafe { rows.part(row, columns) }, x, factor),
+        }
+    }
+}
+
+/// What [`compute`] is asked for.
+#[derive(Clone, Copy)]
+pub(crate) struct Request<'a> {
+    pub(crate) input: AttentionInput<'a>,
+    pub(crate) sequences: Sequences<'a>,
+    /// Of the probabilities: row `h M + i` is head `h` of query row `i`, column `j` its sequence's key
+    /// `j`.
+    pub(crate) dropout: Option<DropoutMask<'a>>,
+    /// Rows `2 h` and `2 h + 1` get the largest score and the inverse sum of each query row.
+    pub(crate) statistics: Option<SharedRows<f32>>,
+}
+
 struct Job<'a> {
     shape: AttentionShape,
-    sequences: Sequences<'a>,
+    request: &'a Request<'a>,
     scratch: &'a AttentionScratch,
-    out: Context,
+    out: SharedOutput,
     isa: Isa,
-}
-
-/// The types that attention multiplies.
-trait Factor: Zeroable {
-    const PRECISION: Precision;
-    /// Numbers in a unit of 32 bits.
-    const GROUP: usize;
-    /// The unit that starts with the first number of `numbers`; missing ones are zero.
-    fn unit(numbers: &[Self]) -> i32;
-    /// The units of two rows, column by column: f32 uses the first only; a missing second is zero.
-    fn units_of_rows(first: &[Self], second: Option<&[Self]>, units: &mut [i32]);
-    /// The probabilities of a tile as rows of this type, and the bytes between them.
-    fn probabilities(weights: &Weights<'_>) -> (*const u8, usize);
-}
-
-/// Unnormalised probabilities of a tile, in both types.
-struct Weights<'a> {
-    f32: &'a [f32],
-    bf16: &'a [bf16],
-    stride: usize,
-}
-
-impl Factor for f32 {
-    const PRECISION: Precision = Precision::F32;
-    const GROUP: usize = 1;
-
-    fn unit(numbers: &[Self]) -> i32 {
-        numbers[0].to_bits() as i32
-    }
-    fn units_of_rows(first: &[Self], _: Option<&[Self]>, units: &mut [i32]) {
-        for (unit, number) in units.iter_mut().zip(first) {
-            *unit = number.to_bits() as i32;
-        }
-    }
-    fn probabilities(weights: &Weights<'_>) -> (*const u8, usize) {
-        (
-            weights.f32.as_ptr().cast(),
-            weights.stride * size_of::<f32>(),
-        )
-    }
-}
-
-impl Factor for bf16 {
-    const PRECISION: Precision = Precision::Bf16;
-    const GROUP: usize = 2;
-
-    fn unit(numbers: &[Self]) -> i32 {
-        pair(numbers[0], numbers[1])
-    }
-    fn units_of_rows(first: &[Self], second: Option<&[Self]>, units: &mut [i32]) {
-        let units = units.iter_mut().zip(first);
-        match second {
-            Some(second) => units
-                .zip(second)
-                .for_each(|((unit, first), second)| *unit = pair(*first, *second)),
-            None => units.for_each(|(unit, first)| *unit = pair(*first, bf16::ZERO)),
-        }
-    }
-    fn probabilities(weights: &Weights<'_>) -> (*const u8, usize) {
-        (
-            weights.bf16.as_ptr().cast(),
-            weights.stride * size_of::<bf16>(),
-        )
-    }
-}
-
-fn pair(first: bf16, second: bf16) -> i32 {
-    let [a, b] = first.to_ne_bytes();
-    let [c, d] = second.to_ne_bytes();
-    i32::from_ne_bytes([a, b, c, d])
 }
 
 impl Job<'_> {
     fn run<T: Factor>(&self, pool: &Pool, projections: &Projections<'_, T>) {
-        let Projections {
-            queries,
-            keys,
-            values,
-        } = projections;
-        let width = self.shape.heads * self.shape.head_size;
-        for rows in [queries, keys, values] {
-            assert_eq!(rows.columns(), width, "columns of a projection");
-        }
-        let inside = |s: &Segment, count: usize| {
-            s.length > 0 && s.start <= count && s.length <= count - s.start
-        };
-        for (query, key) in self.sequences.queries.iter().zip(self.sequences.keys) {
-            assert!(
-                inside(query, queries.count()),
-                "{query:?} of {} rows",
-                queries.count()
-            );
-            assert!(
-                inside(key, keys.count()) && inside(key, values.count()),
-                "{key:?}"
-            );
-            assert!(key.length <= self.scratch.keys_max, "{} keys", key.length);
+        let sequences = self.request.sequences;
+        projections.check(self.shape, sequences);
+        let longest = sequences.keys.iter().map(|s| s.length).max().unwrap_or(0);
+        assert!(longest <= self.scratch.keys_max, "{longest} keys");
+        if let Some(mask) = self.request.dropout {
+            mask.assert_covers(self.shape.heads * projections.queries.count(), longest);
         }
         let tiles = tile::functions(self.isa, T::PRECISION);
-        pool.run(
-            self.sequences.queries.len() * self.shape.heads,
-            &|task: Task| {
-                let index = task.index / self.shape.heads;
-                let head = Head {
-                    job: self,
-                    tiles,
-                    projections,
-                    queries: self.sequences.queries[index],
-                    keys: self.sequences.keys[index],
-                    column: task.index % self.shape.heads * self.shape.head_size,
-                };
-                let worker = self.scratch.workers[task.worker].lock();
-                head.compute(&mut worker.expect("no task panics while it holds the scratch"));
-            },
+        pool.run(sequences.queries.len() * self.shape.heads, &|task: Task| {
+            let (index, head) = (task.index / self.shape.heads, task.index % self.shape.heads);
+            let of = |rows, segments: &[Segment]| self.shape.head(rows, segments[index], head);
+            let head = Head {
+                job: self,
+                tiles,
+                queries: of(projections.queries, sequences.queries),
+                keys: of(projections.keys, sequences.keys),
+                values: of(projections.values, sequences.keys),
+                index: head,
+            };
+            let worker = self.scratch.workers[task.worker].lock();
+            head.compute(&mut worker.expect("no task panics while it holds the scratch"));
+        });
+    }
+}
+
+impl AttentionShape {
+    /// The columns of a head in the rows of a sequence.
+    pub(crate) fn head<T>(
+        self,
+        rows: Rows<'_, T>,
+        segment: Segment,
+        head: usize,
+    ) -> HeadRows<'_, T> {
+        HeadRows {
+            rows,
+            first: segment.start,
+            length: segment.length,
+            column: head * self.head_size,
+            size: self.head_size,
+        }
+    }
+}
+
+impl<T> Projections<'_, T> {
+    /// Asserts that the columns are those of the heads and that the segments exist.
+    pub(crate) fn check(&self, shape: AttentionShape, sequences: Sequences<'_>) {
+        let width = shape.heads * shape.head_size;
+        for rows in [&self.queries, &self.keys, &self.values] {
+            assert_eq!(rows.columns(), width, "columns of a projection");
+        }
+        assert_eq!(
+            sequences.queries.len(),
+            sequences.keys.len(),
+            "a key segment for each of queries"
         );
+        let inside = |s: &Segment, rows: &Rows<'_, T>| {
+            s.length > 0 && s.start <= rows.count() && s.length <= rows.count() - s.start
+        };
+        for (query, key) in sequences.queries.iter().zip(sequences.keys) {
+            let count = self.queries.count();
+            assert!(inside(query, &self.queries), "{query:?} of {count} rows");
+            assert!(
+                inside(key, &self.keys) && inside(key, &self.values),
+                "{key:?}"
+            );
+        }
     }
 }
 
@@ -319,175 +345,100 @@ impl Job<'_> {
 struct Head<'a, T> {
     job: &'a Job<'a>,
     tiles: &'static [TileFunction; TILE_ROWS],
-    projections: &'a Projections<'a, T>,
-    queries: Segment,
-    keys: Segment,
-    /// First column of the head.
-    column: usize,
+    queries: HeadRows<'a, T>,
+    keys: HeadRows<'a, T>,
+    values: HeadRows<'a, T>,
+    /// Which head.
+    index: usize,
 }
 
 impl<T: Factor> Head<'_, T> {
     fn compute(&self, scratch: &mut Scratch) {
-        self.pack_keys(&mut scratch.keys);
-        self.pack_values(&mut scratch.values);
-        let tiles = self
-            .queries
-            .length
-            .div_ceil(tile::rows_max(self.job.isa, T::PRECISION));
+        self.keys.pack_across(self.job.isa, &mut scratch.keys);
+        self.values.pack_along(&mut scratch.values);
+        let length = self.queries.length;
+        let tiles = length.div_ceil(tile::rows_max(self.job.isa, T::PRECISION));
         for index in 0..tiles {
-            let rows =
-                self.queries.length * index / tiles..self.queries.length * (index + 1) / tiles;
-            let first = self.queries.start + rows.start;
-            let sums = self.score(scratch, first, rows.len());
-            self.weigh(scratch, first, &sums[..rows.len()]);
+            let start = length * index / tiles;
+            let rows = self
+                .queries
+                .part(start, length * (index + 1) / tiles - start);
+            let sums = self.score(scratch, &rows);
+            self.weigh(scratch, &rows, &sums[..rows.length]);
         }
     }
 
-    /// Units along a head.
-    fn groups(&self) -> usize {
-        self.job.shape.head_size / T::GROUP
-    }
-
-    /// Keys as panels: 32 keys side by side, unit after unit of the head.
-    fn pack_keys(&self, packed: &mut [i32]) {
-        let groups = self.groups();
-        let squares = if groups >= SIDE {
-            self.keys.length / SIDE
-        } else {
-            0
-        };
-        for square in 0..squares {
-            self.pack_key_square(packed, square * SIDE);
-        }
-        for key in squares * SIDE..self.keys.length.next_multiple_of(PANEL) {
-            let (panel, lane) = (key / PANEL, key % PANEL);
-            let packed = &mut packed[panel * groups * PANEL..][..groups * PANEL];
-            let columns = packed.chunks_exact_mut(PANEL).map(|units| &mut units[lane]);
-            if key < self.keys.length {
-                let row = self.row(&self.projections.keys, key);
-                let numbers = row.chunks_exact(T::GROUP);
-                columns
-                    .zip(numbers)
-                    .for_each(|(unit, numbers)| *unit = T::unit(numbers));
-            } else {
-                columns.for_each(|unit| *unit = 0);
-            }
-        }
-    }
-
-    /// Sixteen keys from `key` on, sixteen units at a time; the last square of units may overlap the
-    /// one before.
-    fn pack_key_square(&self, packed: &mut [i32], key: usize) {
-        let groups = self.groups();
-        let rows: [*const i32; SIDE] = std::array::from_fn(|lane| {
-            self.row(&self.projections.keys, key + lane).as_ptr().cast()
-        });
-        let start = key / PANEL * groups * PANEL + key % PANEL;
-        for square in 0..groups.div_ceil(SIDE) {
-            let unit = (square * SIDE).min(groups - SIDE);
-            let out = &mut packed[start + unit * PANEL..];
-            let rows = rows.map(|row| row.wrapping_add(unit));
-            // SAFETY: each row holds `groups` units, of which sixteen from `unit` on exist.
-            unsafe { transpose(self.job.isa, &rows, out, PANEL) };
-        }
-    }
-
-    /// The head's part of row `index` of the sequence.
-    fn row<'b>(&self, rows: &Rows<'b, T>, index: usize) -> &'b [T] {
-        let row = rows.row(self.keys.start + index);
-        &row[self.column..self.column + self.job.shape.head_size]
-    }
-
-    /// Values as panels: 32 columns of the head side by side, unit after unit of keys.
-    fn pack_values(&self, packed: &mut [i32]) {
-        let size = self.job.shape.head_size;
-        let groups = self.keys.length.div_ceil(T::GROUP);
-        for group in 0..groups {
-            let first = self.row(&self.projections.values, group * T::GROUP);
-            let second = group * T::GROUP + 1;
-            let second =
-                (second < self.keys.length).then(|| self.row(&self.projections.values, second));
-            for panel in 0..size.div_ceil(PANEL) {
-                let units = &mut packed[(panel * groups + group) * PANEL..][..PANEL];
-                let columns = panel * PANEL..size.min((panel + 1) * PANEL);
-                let (units, rest) = units.split_at_mut(columns.len());
-                T::units_of_rows(
-                    &first[columns.clone()],
-                    second.map(|row| &row[columns]),
-                    units,
-                );
-                rest.fill(0);
-            }
-        }
-    }
-
-    /// Exponentials of the scores of `rows` queries from row `first` on, and their sums.
-    fn score(&self, scratch: &mut Scratch, first: usize, rows: usize) -> [f32; TILE_ROWS] {
-        let (keys, groups) = (self.keys.length, self.groups());
+    /// Exponentials of the scores of the queries of a tile, and their sums.
+    fn score(&self, scratch: &mut Scratch, queries: &HeadRows<'_, T>) -> [f32; TILE_ROWS] {
+        let keys = self.keys.length;
         let stride = keys.next_multiple_of(PANEL);
-        let queries = &self.projections.queries;
-        // From here on several rows are read: the pointer must be good for all of them.
-        let query = queries.elements()[first * queries.stride() + self.column..].as_ptr();
-        for panel in 0..keys.div_ceil(PANEL) {
-            let packed = &scratch.keys[panel * groups * PANEL..][..groups * PANEL];
-            let tile = Tile {
-                groups,
-                input: query.cast(),
-                input_stride: queries.stride() * size_of::<T>(),
-                panel: packed.as_ptr().cast(),
-                ahead: packed.as_ptr().cast(),
-                scales: std::ptr::null(),
-                sums: scratch.tile.as_mut_ptr(),
-            };
-            // SAFETY: `tiles` belongs to the pool's instruction set; `rows` queries from `first` on
-            // lie in the segment, checked in `run`, and hold the head's `groups` units; the panel
-            // was sliced to its size and starts at a cache line.
-            unsafe { (self.tiles[rows - 1])(&tile) };
-            for row in 0..rows {
-                scratch.scores[row * stride + panel * PANEL..][..PANEL]
-                    .copy_from_slice(scratch.tile.row(row));
-            }
+        let tile = TileOfRows {
+            tiles: self.tiles,
+            rows: queries.length,
+            input: queries.address(),
+            groups: queries.groups(),
+        };
+        let scores = &mut scratch.scores[..queries.length * stride];
+        // SAFETY: `tiles` belongs to the pool's instruction set; the address is good for all rows.
+        unsafe {
+            tile.times(
+                &scratch.keys,
+                stride / PANEL,
+                &mut scratch.tile,
+                |panel, sums| {
+                    for (row, scores) in scores.chunks_exact_mut(stride).enumerate() {
+                        scores[panel * PANEL..][..PANEL].copy_from_slice(sums.row(row));
+                    }
+                },
+            );
         }
+        let request = &self.job.request;
         self.job.isa.run(Exponentials {
-            scores: &mut scratch.scores[..rows * stride],
-            probabilities: (T::GROUP > 1).then_some(&mut scratch.probabilities[..rows * stride]),
+            probabilities: (T::GROUP > 1).then_some(&mut scratch.probabilities[..scores.len()]),
+            scores,
             keys,
             scale: 1.0 / (self.job.shape.head_size as f32).sqrt(),
+            head: self.index,
+            first: queries.first,
+            statistics: request.statistics,
+            mask: request
+                .dropout
+                .map(|mask| (mask, self.index * queries.rows.count())),
         })
     }
 
     /// The context of these queries: exponentials times values, over the sums.
-    fn weigh(&self, scratch: &mut Scratch, first: usize, sums: &[f32]) {
-        let groups = self.keys.length.div_ceil(T::GROUP);
+    fn weigh(&self, scratch: &mut Scratch, queries: &HeadRows<'_, T>, sums: &[f32]) {
         let size = self.job.shape.head_size;
-        let weights = Weights {
+        let weights = ComputedRows {
             f32: &scratch.scores,
             bf16: &scratch.probabilities,
             stride: self.keys.length.next_multiple_of(PANEL),
         };
-        let (input, input_stride) = T::probabilities(&weights);
-        for panel in 0..size.div_ceil(PANEL) {
-            let packed = &scratch.values[panel * groups * PANEL..][..groups * PANEL];
-            let tile = Tile {
-                groups,
-                input,
-                input_stride,
-                panel: packed.as_ptr().cast(),
-                ahead: packed.as_ptr().cast(),
-                scales: std::ptr::null(),
-                sums: scratch.tile.as_mut_ptr(),
-            };
-            // SAFETY: as in `score`; the rows of probabilities hold a whole number of panels, of
-            // which `groups` units have been written.
-            unsafe { (self.tiles[sums.len() - 1])(&tile) };
-            let columns = panel * PANEL..size.min((panel + 1) * PANEL);
-            self.job.isa.run(Normalise {
-                tile: &scratch.tile,
-                sums,
-                out: self.job.out,
-                first,
-                columns: self.column + columns.start..self.column + columns.end,
-            });
+        let tile = TileOfRows {
+            tiles: self.tiles,
+            rows: sums.len(),
+            input: T::address(&weights),
+            groups: self.keys.groups_of_rows(),
+        };
+        // SAFETY: as in `score`; the rows of probabilities hold a whole number of panels, of which
+        // all units of keys have been written.
+        unsafe {
+            tile.times(
+                &scratch.values,
+                size.div_ceil(PANEL),
+                &mut scratch.tile,
+                |panel, tile| {
+                    let columns = panel * PANEL..size.min((panel + 1) * PANEL);
+                    self.job.isa.run(Normalise {
+                        tile,
+                        sums,
+                        out: self.job.out,
+                        first: queries.first,
+                        columns: queries.column + columns.start..queries.column + columns.end,
+                    });
+                },
+            );
         }
     }
 }
@@ -500,6 +451,14 @@ struct Exponentials<'a> {
     probabilities: Option<&'a mut [bf16]>,
     keys: usize,
     scale: f32,
+    /// Which head.
+    head: usize,
+    /// The row of queries of the first row of scores.
+    first: usize,
+    /// As in [`Request`].
+    statistics: Option<SharedRows<f32>>,
+    /// The mask, and its row for the head's query 0.
+    mask: Option<(DropoutMask<'a>, usize)>,
 }
 
 impl Operation for Exponentials<'_> {
@@ -509,10 +468,28 @@ impl Operation for Exponentials<'_> {
     fn run<S: Simd>(self, simd: S) -> [f32; TILE_ROWS] {
         let stride = self.keys.next_multiple_of(PANEL);
         let mut sums = [0.0; TILE_ROWS];
-        for (sum, row) in sums.iter_mut().zip(self.scores.chunks_exact_mut(stride)) {
-            *sum = exponentials(simd, &mut row[..self.keys], self.scale);
+        let rows = self.scores.chunks_exact_mut(stride);
+        for (index, (sum, row)) in sums.iter_mut().zip(rows).enumerate() {
+            let numerators = exponentials(simd, &mut row[..self.keys], self.scale);
+            *sum = numerators.sum;
             // A unit of two may reach one key too far.
             row[self.keys..].fill(0.0);
+            let query = self.first + index;
+            if let Some(statistics) = self.statistics {
+                // SAFETY: each task owns one head's columns of one segment's rows, and segments
+                // are disjoint by `check_disjoint`.
+                unsafe {
+                    statistics.part(2 * self.head, query..query + 1)[0] = numerators.largest;
+                    statistics.part(2 * self.head + 1, query..query + 1)[0] = 1.0 / *sum;
+                }
+            }
+            if let Some((mask, first)) = self.mask {
+                let mask = mask.row(first + query);
+                for (index, x) in row[..self.keys].chunks_mut(S::LANES).enumerate() {
+                    let kept = mask.apply(simd, simd.load_part(x, 0.0), index * S::LANES);
+                    simd.store_part(kept, x);
+                }
+            }
         }
         if let Some(probabilities) = self.probabilities {
             let narrow = probabilities.chunks_exact_mut(S::LANES);
@@ -528,9 +505,9 @@ impl Operation for Exponentials<'_> {
 struct Normalise<'a> {
     tile: &'a tile::Buffer,
     sums: &'a [f32],
-    out: Context,
+    out: SharedOutput,
     first: usize,
-    columns: std::ops::Range<usize>,
+    columns: Range<usize>,
 }
 
 impl Operation for Normalise<'_> {
@@ -539,26 +516,14 @@ impl Operation for Normalise<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         for (row, sum) in self.sums.iter().enumerate() {
-            let inverse = simd.splat(1.0 / sum);
             let context = &self.tile.row(row)[..self.columns.len()];
-            let context = context.chunks(S::LANES);
-            match self.out {
-                Context::F32(out) => {
-                    // SAFETY: each task owns one head's columns of one segment's rows, and segments
-                    // are disjoint by `check_disjoint`.
-                    let out = unsafe { out.part(self.first + row, self.columns.clone()) };
-                    for (out, x) in out.chunks_mut(S::LANES).zip(context) {
-                        simd.store_part(simd.mul(simd.load_part(x, 0.0), inverse), out);
-                    }
-                }
-                Context::Bf16(out) => {
-                    // SAFETY: as above.
-                    let out = unsafe { out.part(self.first + row, self.columns.clone()) };
-                    for (out, x) in out.chunks_mut(S::LANES).zip(context) {
-                        simd.store_bf16(simd.mul(simd.load_part(x, 0.0), inverse), out);
-                    }
-                }
-            }
+            let columns = self.columns.clone();
+            // SAFETY: each task owns one head's columns of one segment's rows, and segments are
+            // disjoint by `check_disjoint`.
+            unsafe {
+                self.out
+                    .write(simd, (self.first + row, columns), context, 1.0 / sum);
+            };
         }
     }
 }

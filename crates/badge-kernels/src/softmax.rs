@@ -5,8 +5,17 @@ use std::f32::consts::LOG2_E;
 use crate::activation::exp2_or_least;
 use crate::simd::Simd;
 
-/// Replaces `row` by `exp(scale (x - max x))` and returns the sum, in the same order for every row
-/// of the same length. The largest element becomes 1, so nothing overflows, and what would be less
+/// What turns exponentials into probabilities.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Numerators {
+    /// The largest element of the row, unscaled.
+    pub(crate) largest: f32,
+    /// The sum of the exponentials.
+    pub(crate) sum: f32,
+}
+
+/// Replaces `row` by `exp(scale (x - max x))` and sums them, in the same order for every row of the
+/// same length. The largest element becomes 1, so nothing overflows, and what would be less
 /// than `2⁻¹²⁶` becomes that.
 ///
 /// `scale` is positive. Where an element is NaN or infinitely large, the sum is NaN.
@@ -15,7 +24,7 @@ use crate::simd::Simd;
 /// The relative error is at most `2e-7 + 2⁻²² scale (max x - x)`; the second term is what rounding
 /// the exponent costs, in absolute terms about a rounding of the largest element.
 #[inline(always)]
-pub(crate) fn exponentials<S: Simd>(s: S, row: &mut [f32], scale: f32) -> f32 {
+pub(crate) fn exponentials<S: Simd>(s: S, row: &mut [f32], scale: f32) -> Numerators {
     // In this order of arguments NaN does not count, so that no exponent is positive.
     let mut largest = s.splat(f32::NEG_INFINITY);
     let vectors = row.chunks_exact(S::LANES);
@@ -25,7 +34,8 @@ pub(crate) fn exponentials<S: Simd>(s: S, row: &mut [f32], scale: f32) -> f32 {
     }
     let largest = s.max(rest, largest);
     // Not as a fused multiply-add: the difference is exact where it is small.
-    let largest = s.splat(s.largest(largest));
+    let most = s.largest(largest);
+    let largest = s.splat(most);
     let scale = s.splat(scale * LOG2_E);
     let mut sum = s.splat(0.0);
     let mut vectors = row.chunks_exact_mut(S::LANES);
@@ -41,7 +51,10 @@ pub(crate) fn exponentials<S: Simd>(s: S, row: &mut [f32], scale: f32) -> f32 {
         // Lanes beyond the row do not count.
         sum = s.add(sum, s.load_part(rest, 0.0));
     }
-    s.sum(sum)
+    Numerators {
+        largest: most,
+        sum: s.sum(sum),
+    }
 }
 
 #[cfg(test)]
@@ -58,7 +71,7 @@ mod tests {
 
         #[inline(always)]
         fn run<S: Simd>(self, s: S) -> f32 {
-            exponentials(s, self.0, self.1)
+            exponentials(s, self.0, self.1).sum
         }
     }
 

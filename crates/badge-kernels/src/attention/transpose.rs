@@ -3,13 +3,13 @@
 use crate::isa::Isa;
 
 /// Rows and units of a square.
-pub(super) const SIDE: usize = 16;
+pub(crate) const SIDE: usize = 16;
 
 /// Writes unit `g` of row `i` to `out[g * stride + i]`, for 16 rows of 16 units of 32 bits.
 ///
 /// # Safety
 /// Each pointer of `rows` may be read for 64 bytes.
-pub(super) unsafe fn transpose(
+pub(crate) unsafe fn transpose(
     isa: Isa,
     rows: &[*const i32; SIDE],
     out: &mut [i32],
