@@ -355,7 +355,7 @@ struct Head<'a, T> {
 impl<T: Factor> Head<'_, T> {
     fn compute(&self, scratch: &mut Scratch) {
         self.keys.pack_across(self.job.isa, &mut scratch.keys);
-        self.values.pack_along(&mut scratch.values);
+        self.values.pack_along(self.job.isa, &mut scratch.values);
         let length = self.queries.length;
         let tiles = length.div_ceil(tile::rows_max(self.job.isa, T::PRECISION));
         for index in 0..tiles {
@@ -387,7 +387,7 @@ impl<T: Factor> Head<'_, T> {
                 &mut scratch.tile,
                 |panel, sums| {
                     for (row, scores) in scores.chunks_exact_mut(stride).enumerate() {
-                        scores[panel * PANEL..][..PANEL].copy_from_slice(sums.row(row));
+                        sums.copy_row(row, &mut scores[panel * PANEL..]);
                     }
                 },
             );

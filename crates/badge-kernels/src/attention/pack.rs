@@ -8,6 +8,7 @@ use crate::gemm::Precision;
 use crate::gemm::tile::{self, PANEL, TILE_ROWS, Tile, TileFunction};
 use crate::isa::Isa;
 use crate::matrix::Rows;
+use crate::simd::{Operation, Simd};
 
 /// The types that attention multiplies.
 pub(crate) trait Factor: Zeroable {
@@ -37,6 +38,7 @@ impl Factor for f32 {
     fn unit(numbers: &[Self]) -> i32 {
         numbers[0].to_bits() as i32
     }
+    #[inline(always)]
     fn units_of_rows(first: &[Self], _: Option<&[Self]>, units: &mut [i32]) {
         for (unit, number) in units.iter_mut().zip(first) {
             *unit = number.to_bits() as i32;
@@ -54,6 +56,7 @@ impl Factor for bf16 {
     fn unit(numbers: &[Self]) -> i32 {
         pair(numbers[0], numbers[1])
     }
+    #[inline(always)]
     fn units_of_rows(first: &[Self], second: Option<&[Self]>, units: &mut [i32]) {
         let units = units.iter_mut().zip(first);
         match second {
@@ -68,6 +71,7 @@ impl Factor for bf16 {
     }
 }
 
+#[inline(always)]
 fn pair(first: bf16, second: bf16) -> i32 {
     let [a, b] = first.to_ne_bytes();
     let [c, d] = second.to_ne_bytes();
@@ -100,6 +104,7 @@ impl<'a, T: Factor> HeadRows<'a, T> {
     }
 
     /// The head's part of a row.
+    #[inline(always)]
     fn row(&self, index: usize) -> &'a [T] {
         assert!(index < self.length, "row {index} of {}", self.length);
         &self.rows.row(self.first + index)[self.column..self.column + self.size]
@@ -168,22 +173,41 @@ impl<'a, T: Factor> HeadRows<'a, T> {
     }
 
     /// Panels of 32 columns side by side, unit after unit of rows: the right factor of `X rows`.
-    pub(crate) fn pack_along(&self, packed: &mut [i32]) {
-        let groups = self.groups_of_rows();
+    pub(crate) fn pack_along(&self, isa: Isa, packed: &mut [i32]) {
+        isa.run(PackAlong {
+            rows: *self,
+            packed,
+        });
+    }
+}
+
+/// See [`HeadRows::pack_along`]; an operation for the sake of wide loads and stores alone.
+struct PackAlong<'a, T> {
+    rows: HeadRows<'a, T>,
+    packed: &'a mut [i32],
+}
+
+impl<T: Factor> Operation for PackAlong<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let (rows, groups) = (self.rows, self.rows.groups_of_rows());
         for group in 0..groups {
-            let first = self.row(group * T::GROUP);
+            let first = rows.row(group * T::GROUP);
             let second = group * T::GROUP + 1;
-            let second = (second < self.length).then(|| self.row(second));
-            for panel in 0..self.size.div_ceil(PANEL) {
-                let units = &mut packed[(panel * groups + group) * PANEL..][..PANEL];
-                let columns = panel * PANEL..self.size.min((panel + 1) * PANEL);
-                let (units, rest) = units.split_at_mut(columns.len());
-                T::units_of_rows(
-                    &first[columns.clone()],
-                    second.map(|row| &row[columns]),
-                    units,
-                );
-                rest.fill(0);
+            let second = (T::GROUP > 1 && second < rows.length).then(|| rows.row(second));
+            for (panel, first) in first.chunks(PANEL).enumerate() {
+                let units = &mut self.packed[(panel * groups + group) * PANEL..][..PANEL];
+                let second = second.map(|row| &row[panel * PANEL..][..first.len()]);
+                if first.len() == PANEL {
+                    // With a width known to the compiler.
+                    T::units_of_rows(&first[..PANEL], second.map(|row| &row[..PANEL]), units);
+                } else {
+                    let (units, rest) = units.split_at_mut(first.len());
+                    T::units_of_rows(first, second, units);
+                    rest.fill(0);
+                }
             }
         }
     }

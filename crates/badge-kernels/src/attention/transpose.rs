@@ -47,8 +47,12 @@ mod avx512 {
     /// read at each row and written at each multiple of `stride`.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
     pub(super) unsafe fn transpose(rows: &[*const i32; SIDE], out: *mut i32, stride: usize) {
-        // SAFETY: the caller's promise.
-        let mut v = rows.map(|row| unsafe { _mm512_loadu_si512(row.cast()) });
+        // Not by `map`, whose closure is compiled without the features and called for every row.
+        let mut v = [_mm512_setzero_si512(); SIDE];
+        for (v, row) in v.iter_mut().zip(rows) {
+            // SAFETY: the caller's promise.
+            *v = unsafe { _mm512_loadu_si512(row.cast()) };
+        }
         for pair in v.as_chunks_mut::<2>().0 {
             let [a, b] = *pair;
             *pair = [_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b)];

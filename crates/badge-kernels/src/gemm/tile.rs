@@ -75,6 +75,15 @@ impl Buffer {
         self.sums.as_mut_ptr()
     }
 
+    /// Copies the sums of one row to the start of `out`.
+    #[inline(always)]
+    pub(crate) fn copy_row(&self, row: usize, out: &mut [f32]) {
+        // As arrays: a copy of a length that the compiler knows calls no function.
+        let (sums, out) = (self.row(row).first_chunk(), out.first_chunk_mut());
+        let out: &mut [f32; PANEL] = out.expect("room for a panel");
+        *out = *sums.expect("a row of sums is a panel");
+    }
+
     /// The sums of one row.
     pub(crate) fn row(&self, row: usize) -> &[f32] {
         &self.sums[row * PANEL..][..PANEL]

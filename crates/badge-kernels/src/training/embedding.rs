@@ -16,8 +16,8 @@ pub struct EmbeddingGradients<'a> {
     pub token_types: &'a mut [f32],
 }
 
-/// Columns of a task: four cache lines, which another core never writes at the same time.
-const STRIP: usize = 64;
+/// Columns of a strip are a multiple of a cache line's, so that no two cores write the same line.
+const LINE: usize = 16;
 
 /// Backward of [`embedding_sum`](crate::embedding::embedding_sum): adds row `t` of `gradient: [T, E]`
 /// to the entries that token `t` looked up, token after token.
@@ -44,9 +44,11 @@ pub fn embedding_backward(
         numbers: SharedSlice::new(table),
     });
     let isa = pool.isa();
-    pool.run(columns.div_ceil(STRIP), &|task: Task| {
-        let start = task.index * STRIP;
-        let end = columns.min(start + STRIP);
+    // Entries lie far apart: each strip more would look them all up again.
+    let strip = columns.div_ceil(pool.threads()).next_multiple_of(LINE);
+    pool.run(columns.div_ceil(strip.max(1)), &|task: Task| {
+        let start = task.index * strip;
+        let end = columns.min(start + strip);
         for (t, token) in tokens.iter().enumerate() {
             let row = &gradient.row(t)[start..end];
             let entries = [token.word, token.token_type, token.position];

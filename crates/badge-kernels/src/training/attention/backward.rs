@@ -230,13 +230,13 @@ impl<T: Factor> Head<'_, T> {
         let isa = self.job.isa;
         self.keys.pack_across(isa, &mut scratch.keys_across);
         self.values.pack_across(isa, &mut scratch.values_across);
-        self.keys.pack_along(&mut scratch.keys_along);
+        self.keys.pack_along(isa, &mut scratch.keys_along);
         for start in (0..self.queries.length).step_by(BLOCK) {
             let length = BLOCK.min(self.queries.length - start);
             let queries = self.queries.part(start, length);
             let gradient = self.gradient.part(start, length);
-            queries.pack_along(&mut scratch.queries_along);
-            gradient.pack_along(&mut scratch.gradient_along);
+            queries.pack_along(isa, &mut scratch.queries_along);
+            gradient.pack_along(isa, &mut scratch.gradient_along);
             for rows in self.tiles_of(length) {
                 self.slope(scratch, (&queries, &gradient), &rows);
                 self.write_queries(scratch, queries.first, &rows);
@@ -284,7 +284,7 @@ impl<T: Factor> Head<'_, T> {
             unsafe {
                 tile.times(packed, stride / PANEL, &mut scratch.tile, |panel, sums| {
                     for (row, out) in out.chunks_exact_mut(stride).enumerate() {
-                        out[panel * PANEL..][..PANEL].copy_from_slice(sums.row(row));
+                        sums.copy_row(row, &mut out[panel * PANEL..]);
                     }
                 });
             }
@@ -371,6 +371,7 @@ impl<T: Factor> Head<'_, T> {
                 self.job.isa.run(NarrowRows {
                     wide: &across.f32[..numbers],
                     narrow: &mut across.bf16[..numbers],
+                    length: length.next_multiple_of(T::GROUP),
                 });
             }
         }
@@ -406,7 +407,7 @@ impl<T: Factor> Head<'_, T> {
                         for (row, out) in out.chunks_exact_mut(columns).enumerate() {
                             let out = &mut out[panel * PANEL..][..PANEL];
                             if is_first {
-                                out.copy_from_slice(sums.row(row));
+                                sums.copy_row(row, out);
                             } else {
                                 let pairs = out.iter_mut().zip(sums.row(row));
                                 pairs.for_each(|(out, sum)| *out += sum);
@@ -530,10 +531,11 @@ impl SlopeRow<'_> {
     }
 }
 
-/// Rounds numbers to bf16.
+/// Rounds the first `length` numbers of each row of a block to bf16.
 struct NarrowRows<'a> {
     wide: &'a [f32],
     narrow: &'a mut [bf16],
+    length: usize,
 }
 
 impl Operation for NarrowRows<'_> {
@@ -541,7 +543,10 @@ impl Operation for NarrowRows<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        narrow_row(s, self.wide, self.narrow);
+        let rows = self.wide.chunks_exact(BLOCK);
+        for (wide, narrow) in rows.zip(self.narrow.chunks_exact_mut(BLOCK)) {
+            narrow_row(s, &wide[..self.length], &mut narrow[..self.length]);
+        }
     }
 }
 
