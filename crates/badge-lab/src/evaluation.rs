@@ -9,7 +9,7 @@ use badge_core::config::{HeadConfig, ModelConfig, ProblemType};
 use badge_core::cost::{ExitHistogram, MacTotals, ModelShape, TimeTotals};
 use badge_core::distribution::{Prediction, PredictionKind};
 use badge_core::exit::Depth;
-use badge_core::policy::{Policy, PolicySpec};
+use badge_core::policy::{ModelExits, Policy, PolicySpec};
 use badge_tasks::{LabelSpace, MetricKind, Split, Target};
 use badge_train::data::EncodedSplit;
 use badge_train::evaluate::{ExitLogits, ExitScores};
@@ -198,13 +198,18 @@ impl Subject<'_> {
         })
     }
 
+    /// The model's exits, as far as policies are concerned.
+    pub fn model_exits(&self) -> ModelExits {
+        let kind = prediction_kind(&self.config.head);
+        ModelExits::new(self.config.exits().exits, kind)
+    }
+
     /// Builds a policy for the model.
     ///
     /// # Errors
-    /// When the policy does not fit the model's exits.
+    /// When the model cannot run the policy.
     pub fn policy(&self, spec: &PolicySpec) -> Result<Arc<Policy>> {
-        let kind = prediction_kind(&self.config.head);
-        Ok(Arc::new(spec.build(&self.config.exits().exits, kind)?))
+        Ok(Arc::new(spec.build_for(&self.model_exits())?))
     }
 
     /// Reads stored logits as predictions and answers.

@@ -131,7 +131,7 @@ impl Plot {
             }
             self.draw_head(&root)?;
             let mut chart = ChartBuilder::on(&root)
-                .margin_top(HEAD)
+                .margin_top(self.head())
                 .margin_right(28)
                 .margin_bottom(14)
                 .margin_left(10)
@@ -175,22 +175,40 @@ impl Plot {
     fn draw_head(&self, root: &Area<'_>) -> Result<()> {
         let title = (FACE, 19, FontStyle::Bold, &INK).into_text_style(root);
         root.draw(&Text::new(self.title.clone(), (MARGIN, 16), title))?;
-        let mut x = MARGIN;
-        for (at, curve) in self.curves.iter().enumerate() {
-            let color = color(at);
+        for (at, (curve, (x, y))) in self.curves.iter().zip(self.legend()).enumerate() {
             root.draw(&PathElement::new(
-                [(x, 57), (x + 26, 57)],
-                color.stroke_width(3),
+                [(x, y), (x + 26, y)],
+                color(at).stroke_width(3),
             ))?;
-            root.draw(&Circle::new((x + 13, 57), 4, color.filled()))?;
+            root.draw(&Circle::new((x + 13, y), 4, mark(at)))?;
             root.draw(&Text::new(
                 curve.name.clone(),
-                (x + 34, 57),
+                (x + 34, y),
                 words(HPos::Left),
             ))?;
-            x += 34 + 24 + text_width(&curve.name);
         }
         Ok(())
+    }
+
+    /// Where the curves' names begin, in as many lines as they need.
+    fn legend(&self) -> Vec<(i32, i32)> {
+        let (mut x, mut y) = (MARGIN, 57);
+        let place = |curve: &Curve| {
+            let width = 34 + text_width(&curve.name);
+            if x > MARGIN && x + width > SIZE.0 as i32 - MARGIN {
+                (x, y) = (MARGIN, y + LEGEND_LINE);
+            }
+            let place = (x, y);
+            x += width + 24;
+            place
+        };
+        self.curves.iter().map(place).collect()
+    }
+
+    /// Room above the chart.
+    fn head(&self) -> u32 {
+        let lowest = self.legend().last().map_or(57, |(_, y)| *y);
+        HEAD + (lowest - 57) as u32
     }
 
     fn draw_axes(&self, chart: &mut Chart<'_>) -> Result<()> {
@@ -241,12 +259,12 @@ impl Plot {
 
     fn draw_curves(&self, chart: &mut Chart<'_>) -> Result<()> {
         for (at, curve) in self.curves.iter().enumerate() {
-            let color = color(at);
-            chart.draw_series(LineSeries::new(curve.points.clone(), color.stroke_width(2)))?;
+            let line = color(at).stroke_width(2);
+            chart.draw_series(LineSeries::new(curve.points.clone(), line))?;
             let marks = curve
                 .points
                 .iter()
-                .map(|point| Circle::new(*point, 4, color.filled()));
+                .map(|point| Circle::new(*point, 4, mark(at)));
             chart.draw_series(marks)?;
         }
         Ok(())
@@ -287,6 +305,7 @@ type Chart<'a> = ChartContext<'a, SVGBackend<'a>, Cartesian2d<RangedCoordf64, Ra
 
 const SIZE: (u32, u32) = (820, 480);
 const HEAD: u32 = 84;
+const LEGEND_LINE: i32 = 24;
 const MARGIN: i32 = 24;
 const FACE: &str = "system-ui, Helvetica, Arial, sans-serif";
 const INK: RGBColor = RGBColor(0x24, 0x29, 0x2F);
@@ -305,6 +324,15 @@ const COLORS: [RGBColor; 6] = [
 
 fn color(at: usize) -> RGBColor {
     COLORS[at % COLORS.len()]
+}
+
+/// Points are filled, and rings where the colours come round again.
+fn mark(at: usize) -> ShapeStyle {
+    if at < COLORS.len() {
+        color(at).filled()
+    } else {
+        color(at).stroke_width(2)
+    }
 }
 
 fn words(side: HPos) -> TextStyle<'static> {

@@ -3,17 +3,17 @@
 //! All exits are computed once and every policy is replayed over them; only the points worth having
 //! are then run row by row, for their wall-clock time.
 
+mod family;
 mod grid;
 mod presentation;
+mod thresholds;
 
 use std::collections::BTreeSet;
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use badge_core::divergence::Divergence;
-use badge_core::policy::{DivergenceBased, FixedDepth, PolicySpec};
+use badge_core::policy::PolicySpec;
 use badge_tasks::Encoding;
 use badge_train::evaluate::ExitLogits;
 use serde::{Deserialize, Serialize};
@@ -23,54 +23,10 @@ use crate::frontier::frontier;
 use crate::inference::{Inference, OnRow, Provenance};
 use crate::interval::{Interval, bootstrap};
 
+use grid::Grid;
+
+pub use family::Family;
 pub use presentation::{CSV_FILE, JSON_FILE, REPORT_FILE, SVG_FILE, curve_table};
-
-/// Thresholds that are tried for every `t` of divergence-based exiting.
-const THRESHOLDS: usize = 16;
-
-/// The curve that a point belongs to: the name of its policy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Family {
-    /// Every row runs all blocks: one point, where every curve begins.
-    Full,
-    /// All rows leave at one exit, which varies.
-    Fixed,
-    /// Divergence-based early exiting.
-    Dge,
-}
-
-impl Family {
-    /// Those with a parameter to vary.
-    pub const CURVES: [Self; 2] = [Self::Dge, Self::Fixed];
-
-    /// The name, which is that of the policy.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Full => "full",
-            Self::Fixed => "fixed",
-            Self::Dge => "dge",
-        }
-    }
-}
-
-impl fmt::Display for Family {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Family {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        let known = Self::CURVES.map(Self::name).join(", ");
-        let found = Self::CURVES
-            .into_iter()
-            .find(|family| family.name() == name);
-        found.ok_or_else(|| format!("`{name}` has no curve; these policies have one: {known}"))
-    }
-}
 
 /// Speed-score points on one split.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -139,7 +95,7 @@ impl Sweep {
     /// Replays `full` and the policies of these families over stored logits.
     ///
     /// # Errors
-    /// When a logit is not finite, or rows have no labels.
+    /// When the model cannot run a family, a logit is not finite, or rows have no labels.
     pub fn replay(
         subject: &Subject,
         logits: &ExitLogits,
@@ -259,26 +215,22 @@ impl SweepPoint {
     }
 }
 
-/// `full`, every depth, and divergence-based exiting over its grid.
+/// `full`, and every family over its grid.
 fn specs(
     subject: &Subject,
     outputs: &ExitOutputs,
     families: &[Family],
 ) -> Result<Vec<(Family, PolicySpec)>> {
-    let plan = subject.config.exits().exits;
+    let exits = subject.model_exits();
+    let grid = Grid {
+        exits: &exits,
+        outputs,
+    };
     let mut specs = vec![(Family::Full, PolicySpec::Full)];
-    if families.contains(&Family::Fixed) {
-        for depth in plan.depths() {
-            specs.push((Family::Fixed, PolicySpec::from(FixedDepth::new(depth.0)?)));
-        }
-    }
-    if families.contains(&Family::Dge) {
-        for (t, taus) in grid::thresholds(&outputs.predictions, &plan, THRESHOLDS) {
-            for tau in taus {
-                let policy = DivergenceBased::new(tau, t)?;
-                specs.push((Family::Dge, PolicySpec::from(policy)));
-            }
-        }
+    for family in families {
+        family.check(&exits).with_context(|| format!("{family}"))?;
+        let of_family = grid.specs(*family)?.into_iter();
+        specs.extend(of_family.map(|spec| (*family, spec)));
     }
     Ok(specs)
 }
@@ -346,7 +298,7 @@ mod tests {
             blocks: 6,
             depths: vec![6],
             exit_scores: vec![0.9],
-            families: Family::CURVES.to_vec(),
+            families: vec![Family::Dge, Family::Fixed],
             divergence: Divergence::default(),
             computed_by: provenance,
             timed_rows: 0,

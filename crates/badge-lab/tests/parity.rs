@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use badge_core::config::ModelConfig;
-use badge_core::distribution::Prediction;
+use badge_core::distribution::{Prediction, PredictionKind};
 use badge_core::policy::{Policy, PolicySpec};
 use badge_engine::EngineOptions;
 use badge_engine::kernels::isa::Isa;
@@ -76,18 +76,30 @@ fn policies(config: &ModelConfig) -> Vec<Arc<Policy>> {
         "dge:tau=0.9,t=2".to_owned(),
         "dge:tau=1.7,t=1,window=adjacent".to_owned(),
         "dge:tau=0.05,t=1,divergence=js".to_owned(),
-        "entropy:0.6".to_owned(),
-        "maxprob:0.6".to_owned(),
         "patience:1,tolerance=0.1".to_owned(),
-        "pcee:tau=0.9,t=2".to_owned(),
         "flexible-patience:tau=0.02,t=2".to_owned(),
-        "vote:tau=1.4".to_owned(),
     ];
+    // These go by distributions, the last by classes.
+    let by_kind = [
+        "entropy:0.6",
+        "maxprob:0.6",
+        "pcee:tau=0.9,t=2",
+        "vote:tau=1.4",
+    ];
+    let kind = prediction_kind(&config.head);
+    let fitting = match kind {
+        PredictionKind::SingleLabel { .. } => &by_kind[..],
+        PredictionKind::MultiLabel { .. } => &by_kind[..3],
+        PredictionKind::Regression => &[],
+    };
+    let specs = specs
+        .into_iter()
+        .chain(fitting.iter().map(ToString::to_string));
     let build = |spec: String| {
         let spec: PolicySpec = spec.parse().unwrap();
-        Arc::new(spec.build(&plan, prediction_kind(&config.head)).unwrap())
+        Arc::new(spec.build(&plan, kind).unwrap())
     };
-    specs.into_iter().map(build).collect()
+    specs.map(build).collect()
 }
 
 /// Runs a check on every model, by the trainer and by the engine on every instruction set.

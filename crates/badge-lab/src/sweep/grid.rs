@@ -1,201 +1,369 @@
-//! Thresholds that spread the points of divergence-based exiting over the whole range of speed.
+//! The parameters that each policy's curve is drawn with.
 
-use badge_core::distribution::Prediction;
+use anyhow::Result;
+use badge_core::distribution::{Prediction, PredictionKind};
 use badge_core::divergence::Divergence;
 use badge_core::exit::ExitPlan;
+use badge_core::policy::{
+    DivergenceBased, Entropy, FixedDepth, FlexiblePatience, MaxProbability, ModelExits, Patience,
+    PatientConfident, PolicySpec, Vote,
+};
 
-/// A threshold above which a row saves some blocks, and how many.
-#[derive(Debug, Clone, Copy)]
-struct Saving {
-    above: f64,
-    blocks: usize,
+use super::Family;
+use super::thresholds::thresholds;
+use crate::evaluation::ExitOutputs;
+
+/// Thresholds that are tried of a policy that has nothing but a threshold.
+const THRESHOLDS_ALONE: usize = 24;
+
+/// Thresholds that are tried for every value of a policy's other parameter.
+const THRESHOLDS_EACH: usize = 16;
+
+/// Powers of the number of voters that are tried.
+const GAMMAS: [f64; 3] = [0.25, 0.5, 0.75];
+
+/// Every row's scores at some exits in a row, the last of which is the last but one of the plan: a
+/// policy leaves where its score is below a threshold.
+type Scores = Vec<Vec<f64>>;
+
+/// What the curves of one model are drawn from.
+#[derive(Clone, Copy)]
+pub(super) struct Grid<'a> {
+    pub(super) exits: &'a ModelExits,
+    pub(super) outputs: &'a ExitOutputs,
 }
 
-/// For every `t` that can save a block, thresholds `τ` at which `1/steps`, `2/steps`, ... of the
-/// blocks that this `t` can save are saved on these rows.
-///
-/// A row leaves at the first exit whose `t`-th smallest divergence from the earlier ones lies below
-/// `τ`. The minimum of these numbers over the exits up to `m` is therefore what `τ` must exceed for
-/// the row to leave at exit `m` or before, which saves the blocks from there to the next exit:
-/// quantiles of the minima, weighted by those blocks, are evenly spaced in blocks saved.
-pub(super) fn thresholds(
-    rows: &[Vec<Prediction>],
-    plan: &ExitPlan,
-    steps: usize,
-) -> Vec<(usize, Vec<f64>)> {
-    let mut savings = vec![Vec::new(); plan.count().saturating_sub(2)];
-    for predictions in rows {
-        add_savings(predictions, plan, &mut savings);
-    }
-    let by_t = savings.into_iter().enumerate();
-    by_t.map(|(index, savings)| (index + 1, quantiles(savings, steps)))
-        .collect()
-}
-
-/// Adds one row's savings to those of every `t`, which counts from 1.
-fn add_savings(predictions: &[Prediction], plan: &ExitPlan, savings: &mut [Vec<Saving>]) {
-    let depths = plan.depths();
-    let mut minima = vec![f64::INFINITY; savings.len()];
-    for exit in 1..=savings.len() {
-        let between =
-            |earlier| Divergence::default().between_predictions(&predictions[exit], earlier);
-        let mut scores: Vec<f64> = predictions[..exit].iter().map(between).collect();
-        scores.sort_by(f64::total_cmp);
-        let blocks = depths[exit + 1].0 - depths[exit].0;
-        for (t, score) in scores.into_iter().enumerate() {
-            minima[t] = minima[t].min(score);
-            let above = minima[t];
-            savings[t].push(Saving { above, blocks });
+impl Grid<'_> {
+    /// The policies of one curve, which the model can run.
+    pub(super) fn specs(self, family: Family) -> Result<Vec<PolicySpec>> {
+        match family {
+            Family::Full => Ok(vec![PolicySpec::Full]),
+            Family::Fixed => {
+                let depths = self.plan().depths().iter();
+                depths.map(|d| Ok(FixedDepth::new(d.0)?.into())).collect()
+            }
+            Family::Dge => collect(
+                self.dge(),
+                |t, tau| Ok(DivergenceBased::new(tau, t)?.into()),
+            ),
+            Family::Entropy => {
+                let taus = self.alone(self.scores(0, |row, exit| known(row[exit].entropy())));
+                let specs = taus.into_iter().map(|tau| Ok(Entropy::new(tau)?.into()));
+                specs.collect()
+            }
+            Family::Maxprob => self.maxprob(),
+            Family::Patience => self.patience(),
+            Family::Pcee => {
+                let sure = |row: &[Prediction], exit: usize| known(row[exit].normalised_entropy());
+                let groups = self.streaks(0, &self.scores(0, sure));
+                collect(groups, |t, tau| Ok(PatientConfident::new(tau, t)?.into()))
+            }
+            Family::FlexiblePatience => {
+                let groups = self.streaks(1, &self.changes(Divergence::JensenShannon));
+                collect(groups, |t, tau| Ok(FlexiblePatience::new(tau, t)?.into()))
+            }
+            Family::Vote => self.vote(),
         }
     }
-}
 
-/// Thresholds at even steps of the blocks saved, ascending and all different.
-fn quantiles(mut savings: Vec<Saving>, steps: usize) -> Vec<f64> {
-    savings.sort_by(|a, b| a.above.total_cmp(&b.above));
-    let total: usize = savings.iter().map(|saving| saving.blocks).sum();
-    let mut taus: Vec<f64> = Vec::with_capacity(steps);
-    let (mut saved, mut step) = (0, 1);
-    for equals in savings.chunk_by(|a, b| a.above == b.above) {
-        let above = equals[0].above;
-        if above.is_infinite() {
-            break; // No threshold lets these rows leave.
-        }
-        saved += equals.iter().map(|saving| saving.blocks).sum::<usize>();
-        if saved * steps >= total * step {
-            step = saved * steps / total + 1;
-            taus.push(above);
-        }
+    fn plan(&self) -> &ExitPlan {
+        self.exits.plan()
     }
-    let next = |tau: f64| savings.partition_point(|saving| saving.above <= tau);
-    let larger = |tau| {
-        savings
-            .get(next(tau))
-            .map_or(f64::INFINITY, |saving| saving.above)
-    };
-    taus.into_iter()
-        .map(|tau| just_above(tau, larger(tau)))
-        .collect()
-}
 
-/// The shortest number of four digits or more that is larger than `value`, for the threshold is
-/// strict, and does not pass the next larger value.
-fn just_above(value: f64, next: f64) -> f64 {
-    const LEAST: f64 = 1e-9;
-    if value < LEAST {
-        let between = 0.5 * (value + next);
-        return if between > value {
-            LEAST.min(between)
-        } else {
-            next
+    /// Scores at the exits from `first` to the last but one.
+    fn scores(&self, first: usize, score: impl Fn(&[Prediction], usize) -> f64) -> Scores {
+        let exits = first..self.plan().count() - 1;
+        let rows = self.outputs.predictions.iter();
+        rows.map(|row| exits.clone().map(|exit| score(row, exit)).collect())
+            .collect()
+    }
+
+    /// Divergences from the exit before, from the second exit on.
+    fn changes(&self, divergence: Divergence) -> Scores {
+        self.scores(1, |row, exit| {
+            divergence.between_predictions(&row[exit - 1], &row[exit])
+        })
+    }
+
+    /// Thresholds on scores of all exits but the last.
+    fn alone(&self, scores: Scores) -> Vec<f64> {
+        thresholds(scores.into_iter(), self.plan(), 0, THRESHOLDS_ALONE)
+    }
+
+    /// For every `t` that can save a block, thresholds of a policy that leaves when `t` scores in
+    /// a row lie below one, which is when the greatest of them does. Scores begin at `first`.
+    fn streaks(&self, first: usize, scores: &Scores) -> Vec<(usize, Vec<f64>)> {
+        let exits = self.plan().count() - 1;
+        let of_t = |t: usize| {
+            let greatest = |window: &[f64]| window.iter().copied().fold(0.0, f64::max);
+            let rows = scores
+                .iter()
+                .map(|row| row.windows(t).map(greatest).collect());
+            let taus = thresholds(rows, self.plan(), first + t - 1, THRESHOLDS_EACH);
+            (t, taus)
         };
+        (1..=exits.saturating_sub(first)).map(of_t).collect()
     }
-    let exponent = value.log10().floor() as i32;
-    let above = |digits: i32| -> f64 {
-        let unit = exponent + 1 - digits;
-        let mantissa = (value * 10f64.powi(-unit)).floor() as u64 + 1;
-        let text = format!("{mantissa}e{unit}");
-        text.parse().expect("digits and an exponent are a number")
-    };
-    let fits = |number: &f64| *number > value && *number <= next;
-    (4..=15).map(above).find(fits).unwrap_or(next)
+
+    /// For every `t` that can save a block, thresholds of divergence-based exiting: a row leaves
+    /// when the `t`-th smallest of its divergences from earlier exits lies below one.
+    fn dge(&self) -> Vec<(usize, Vec<f64>)> {
+        let exits = self.plan().count() - 1;
+        let divergences = |row: &Vec<Prediction>| -> Vec<Vec<f64>> {
+            let of_exit = |exit: usize| {
+                let between =
+                    |earlier| Divergence::default().between_predictions(&row[exit], earlier);
+                let mut scores: Vec<f64> = row[..exit].iter().map(between).collect();
+                scores.sort_by(f64::total_cmp);
+                scores
+            };
+            (0..exits).map(of_exit).collect()
+        };
+        let rows: Vec<_> = self.outputs.predictions.iter().map(divergences).collect();
+        let of_t = |t: usize| {
+            let smallest =
+                |row: &Vec<Vec<f64>>| row[t..].iter().map(|scores| scores[t - 1]).collect();
+            let taus = thresholds(rows.iter().map(smallest), self.plan(), t, THRESHOLDS_EACH);
+            (t, taus)
+        };
+        (1..exits).map(of_t).collect()
+    }
+
+    /// With the model's temperatures, if it has been calibrated.
+    fn maxprob(&self) -> Result<Vec<PolicySpec>> {
+        let temperatures = self.exits.temperatures();
+        let temperature = |exit: usize| temperatures.map_or(1.0, |all| all[exit]);
+        // A probability must reach its threshold: less of it is a smaller score.
+        let scores = self.scores(0, |row, exit| {
+            -known(row[exit].max_probability(temperature(exit)))
+        });
+        let rule = |tau: f64| -> Result<PolicySpec> {
+            let rule = MaxProbability::new(-tau)?;
+            Ok(match temperatures {
+                Some(temperatures) => rule.with_temperatures(temperatures)?.into(),
+                None => rule.into(),
+            })
+        };
+        self.alone(scores).into_iter().map(rule).collect()
+    }
+
+    /// Labels leave nothing to vary but `t`; numbers have a tolerance.
+    fn patience(&self) -> Result<Vec<PolicySpec>> {
+        if self.exits.kind() == PredictionKind::Regression {
+            let groups = self.streaks(1, &self.changes(Divergence::LabelMismatch));
+            return collect(groups, |t, tolerance| {
+                Ok(Patience::new(t)?.with_tolerance(tolerance)?.into())
+            });
+        }
+        let longest = self.plan().count().saturating_sub(2);
+        (1..=longest)
+            .map(|t| Ok(Patience::new(t)?.into()))
+            .collect()
+    }
+
+    fn vote(&self) -> Result<Vec<PolicySpec>> {
+        let mut specs = Vec::new();
+        for gamma in GAMMAS {
+            let scores = self
+                .outputs
+                .predictions
+                .iter()
+                .map(|row| self.ballot(row, gamma));
+            for tau in self.alone(scores.collect()) {
+                specs.push(Vote::new(-tau)?.with_gamma(gamma)?.into());
+            }
+        }
+        Ok(specs)
+    }
+
+    /// The negative of the leader's weighted votes at all exits but the last.
+    fn ballot(&self, row: &[Prediction], gamma: f64) -> Vec<f64> {
+        let mut votes = vec![0_usize; self.exits.kind().logits()];
+        let voters = row[..row.len() - 1].iter().zip(1_u32..);
+        let score = voters.map(|(prediction, cast)| {
+            if let Prediction::SingleLabel(p) = prediction {
+                votes[p.argmax()] += 1;
+            }
+            let most = votes.iter().copied().max().unwrap_or(0);
+            -(most as f64) / f64::from(cast).powf(gamma)
+        });
+        score.collect()
+    }
+}
+
+/// What the answers of a family that goes by distributions have.
+fn known(value: Option<f64>) -> f64 {
+    value.expect("the family fits the model")
+}
+
+/// The policies of all thresholds of all groups.
+fn collect(
+    groups: Vec<(usize, Vec<f64>)>,
+    spec: impl Fn(usize, f64) -> Result<PolicySpec>,
+) -> Result<Vec<PolicySpec>> {
+    let spec = &spec;
+    let of_group = |(t, taus): (usize, Vec<f64>)| taus.into_iter().map(move |tau| spec(t, tau));
+    let each = groups.into_iter().flat_map(of_group);
+    each.collect()
 }
 
 #[cfg(test)]
 mod tests {
     use badge_core::cost::ExitHistogram;
-    use badge_core::distribution::PredictionKind;
-    use badge_core::policy::{DivergenceBased, PolicySpec};
+    use badge_core::exit::ExitPlan;
 
     use super::*;
 
-    const KIND: PredictionKind = PredictionKind::SingleLabel { classes: 2 };
+    const BINARY: PredictionKind = PredictionKind::SingleLabel { classes: 2 };
 
-    /// Rows whose exits become sure at very different rates.
-    fn rows(exits: usize) -> Vec<Vec<Prediction>> {
-        let logit = |row: usize, exit: usize| {
-            let wave = ((row * 37 + exit * 11) % 23) as f32 - 11.0;
-            0.02 * row as f32 * exit as f32 + 0.1 * wave
+    /// Rows whose exits become sure, and steady, at very different rates.
+    fn outputs(kind: PredictionKind, exits: usize) -> ExitOutputs {
+        let logit = |row: usize, exit: usize, output: usize| {
+            let wave = ((row * 37 + exit * 11 + output * 5) % 23) as f32 - 11.0;
+            // A little of its own for each row: equal scores cannot be told apart.
+            (0.02 * exit as f32 + 0.003) * (row * output) as f32 + 0.1 * wave
         };
-        (0..200)
-            .map(|row| {
-                let exits = (0..exits).map(|exit| [0.0, logit(row, exit)]);
-                let read = |logits: [f32; 2]| Prediction::from_logits(KIND, &logits).unwrap();
-                exits.map(read).collect()
-            })
-            .collect()
+        let row = |row: usize| -> Vec<Prediction> {
+            let logits = |exit| (0..kind.logits()).map(move |output| logit(row, exit, output + 1));
+            let exits = (0..exits).map(|exit| logits(exit).collect::<Vec<_>>());
+            exits
+                .map(|logits| Prediction::from_logits(kind, &logits).unwrap())
+                .collect()
+        };
+        let predictions: Vec<_> = (0..200).map(row).collect();
+        let answers = vec![Vec::new(); predictions.len()];
+        ExitOutputs {
+            predictions,
+            answers,
+        }
     }
 
-    fn mean_depth(rows: &[Vec<Prediction>], plan: &ExitPlan, (tau, t): (f64, usize)) -> f64 {
-        let spec = PolicySpec::from(DivergenceBased::new(tau, t).unwrap());
-        let policy = spec.build(plan, KIND).unwrap();
+    fn specs(kind: PredictionKind, exits: &ModelExits, family: Family) -> Vec<PolicySpec> {
+        let outputs = &outputs(kind, exits.plan().count());
+        Grid { exits, outputs }.specs(family).unwrap()
+    }
+
+    fn blocks_saved(outputs: &ExitOutputs, exits: &ModelExits, spec: &PolicySpec) -> f64 {
+        let policy = spec.build_for(exits).unwrap();
         let mut state = policy.start();
-        let depths = rows.iter().map(|row| policy.replay(&mut state, row).depth);
-        ExitHistogram::of(plan, depths).mean_depth().unwrap()
+        let rows = outputs.predictions.iter();
+        let depths = rows.map(|row| policy.replay(&mut state, row).depth);
+        let histogram = ExitHistogram::of(exits.plan(), depths);
+        exits.plan().deepest().0 as f64 - histogram.mean_depth().unwrap()
     }
 
     #[test]
     fn points_are_evenly_spaced_in_blocks_saved() {
         let plan = ExitPlan::new(vec![1, 2, 4, 7, 8, 12], 12).unwrap();
-        let rows = rows(plan.count());
-        let grid = thresholds(&rows, &plan, 8);
-        assert_eq!(
-            grid.iter().map(|(t, _)| *t).collect::<Vec<_>>(),
-            [1, 2, 3, 4]
-        );
-        for (t, taus) in grid {
-            // Nothing leaves before the exit in place `t`, counted from 0.
-            let most = (12 - plan.depths()[t].0) as f64;
-            assert_eq!(taus.len(), 8, "t = {t}");
-            for (step, tau) in taus.iter().enumerate() {
-                let saved = 12.0 - mean_depth(&rows, &plan, (*tau, t));
-                let expected = most * (step + 1) as f64 / 8.0;
-                assert!(
-                    (saved - expected).abs() < 0.25,
-                    "t = {t}, tau = {tau}: {saved} blocks saved, expected {expected}"
-                );
+        let exits = ModelExits::new(plan, BINARY);
+        let outputs = outputs(BINARY, exits.plan().count());
+        // (Curve, first exit at which a patience of 1 may leave, thresholds of each group.)
+        for (family, first, steps) in [
+            (Family::Entropy, 0, THRESHOLDS_ALONE),
+            (Family::Maxprob, 0, THRESHOLDS_ALONE),
+            (Family::Dge, 1, THRESHOLDS_EACH),
+            (Family::Pcee, 0, THRESHOLDS_EACH),
+            (Family::FlexiblePatience, 1, THRESHOLDS_EACH),
+        ] {
+            let specs = specs(BINARY, &exits, family);
+            let groups = specs.chunks(steps);
+            assert_eq!(specs.len() % steps, 0, "{family}: {}", specs.len());
+            for (t, group) in groups.enumerate() {
+                let most = (12 - exits.plan().depths()[first + t].0) as f64;
+                for (step, spec) in group.iter().enumerate() {
+                    let saved = blocks_saved(&outputs, &exits, spec);
+                    let expected = most * (step + 1) as f64 / steps as f64;
+                    assert!(
+                        (saved - expected).abs() < 0.25,
+                        "{spec}: {saved} blocks saved, expected {expected}"
+                    );
+                }
             }
         }
     }
 
     #[test]
+    fn every_curve_reaches_over_the_range_of_speed_as_far_as_its_policy_allows() {
+        let exits = ModelExits::new(ExitPlan::every_block(12), BINARY);
+        let outputs = outputs(BINARY, 12);
+        for (family, least) in [
+            (Family::Entropy, 20),
+            (Family::Maxprob, 20),
+            (Family::Dge, 20),
+            (Family::Pcee, 20),
+            (Family::FlexiblePatience, 20),
+            (Family::Vote, 20),
+            // As many as there are.
+            (Family::Patience, 10),
+            (Family::Fixed, 12),
+        ] {
+            let specs = specs(BINARY, &exits, family);
+            assert!(specs.len() >= least, "{family}: {} points", specs.len());
+            let saved = specs.iter().map(|spec| {
+                assert_eq!(spec.name(), family.name());
+                blocks_saved(&outputs, &exits, spec)
+            });
+            let (low, high) = saved.fold((f64::INFINITY, 0.0), |(low, high), saved| {
+                (saved.min(low), saved.max(high))
+            });
+            assert!(
+                low < 2.0 && high > 7.0,
+                "{family}: {low} to {high} blocks saved"
+            );
+        }
+    }
+
+    #[test]
+    fn temperatures_of_the_model_stand_in_the_policies() {
+        let exits = ModelExits::new(ExitPlan::every_block(3), BINARY);
+        let exits = exits.with_temperatures(vec![2.0, 1.5, 1.0]).unwrap();
+        let specs = specs(BINARY, &exits, Family::Maxprob);
+        assert!(specs.len() > 20);
+        for spec in specs {
+            let text = spec.to_string();
+            assert!(text.ends_with(",temperatures=2/1.5/1"), "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_and_label_sets_have_the_curves_that_make_sense() {
+        let plan = ExitPlan::every_block(6);
+        let curves = |kind| -> Vec<&str> {
+            let exits = ModelExits::new(plan.clone(), kind);
+            let fitting = Family::CURVES.into_iter();
+            let fitting = fitting.filter(|family| family.check(&exits).is_ok());
+            fitting
+                .map(|family| {
+                    assert!(specs(kind, &exits, family).len() > 3, "{family}");
+                    family.name()
+                })
+                .collect()
+        };
+        assert_eq!(
+            curves(PredictionKind::Regression),
+            ["dge", "patience", "flexible-patience", "fixed"]
+        );
+        assert_eq!(
+            curves(PredictionKind::MultiLabel { labels: 3 }),
+            [
+                "dge",
+                "entropy",
+                "maxprob",
+                "patience",
+                "pcee",
+                "flexible-patience",
+                "fixed"
+            ]
+        );
+    }
+
+    #[test]
     fn few_exits_leave_nothing_to_choose() {
         for depths in [vec![3], vec![1, 3]] {
-            let plan = ExitPlan::new(depths, 3).unwrap();
-            assert!(thresholds(&rows(plan.count()), &plan, 8).is_empty());
-        }
-    }
-
-    #[test]
-    fn thresholds_are_short_numbers_between_two_values() {
-        for (value, next, above) in [
-            (0.0, 0.5, 1e-9),
-            (0.0, 4e-12, 2e-12),
-            (0.0, 5e-324, 5e-324),
-            (0.3, 0.5, 0.3001),
-            (0.123_456, 0.2, 0.1235),
-            (9.9999, 11.0, 10.0),
-            (1.0, f64::INFINITY, 1.001),
-            (6.912e-5, 7e-5, 6.913e-5),
-            (0.612_347, 0.612_359, 0.612_35),
-            (0.25, 0.25f64.next_up(), 0.25f64.next_up()),
-        ] {
-            assert_eq!(just_above(value, next), above, "{value}");
-        }
-    }
-
-    #[test]
-    fn values_close_together_are_told_apart() {
-        let saving = |i: u32| Saving {
-            above: std::f64::consts::LN_2 + 1e-7 * f64::from(i),
-            blocks: 1,
-        };
-        let savings: Vec<_> = (0..12).map(saving).collect();
-        let taus = quantiles(savings.clone(), 4);
-        assert_eq!(taus.len(), 4);
-        for (step, tau) in (1..).zip(taus) {
-            let saved = savings.iter().filter(|saving| saving.above < tau).count();
-            assert_eq!(saved, 3 * step);
+            let exits = ModelExits::new(ExitPlan::new(depths, 3).unwrap(), BINARY);
+            for family in [Family::Dge, Family::Patience, Family::FlexiblePatience] {
+                assert_eq!(specs(BINARY, &exits, family), []);
+            }
         }
     }
 }

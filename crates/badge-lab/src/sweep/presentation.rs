@@ -102,16 +102,15 @@ impl Sweep {
                 .chain(full.iter().copied());
             let place = |point: &SweepPoint| Some((x(point)?, 100.0 * point.score));
             let points = points.filter_map(place).collect();
-            plot = plot.with(Curve::new(self.curve_name(*family), points));
+            plot = plot.with(Curve::new(self.curve_title(*family), points));
         }
         plot.with_reference("all blocks", 100.0 * self.full_score())
     }
 
-    fn curve_name(&self, family: Family) -> String {
+    fn curve_title(&self, family: Family) -> String {
         match family {
-            Family::Dge => format!("DGE, divergence {}", self.divergence),
-            Family::Fixed => "one exit for all rows".to_owned(),
-            Family::Full => "all blocks".to_owned(),
+            Family::Dge => format!("{}, divergence {}", family.title(), self.divergence),
+            others => others.title().to_owned(),
         }
     }
 

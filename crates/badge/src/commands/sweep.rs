@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use badge_lab::evaluation::Subject;
 use badge_lab::inference::Inference;
 use badge_lab::record::{RECORD_FILE, now};
 use badge_lab::sweep::{Family, Origin, Sweep, curve_table};
@@ -12,6 +13,9 @@ use serde::Serialize;
 use super::computing::ComputingArgs;
 use super::held_out::{HeldOut, LogitsFile, Wanted, check_out, write_logits};
 use super::{Session, Verdict, sources};
+
+/// What `--policies` says for every policy that the model can run.
+const ALL: &str = "all";
 
 /// Flags of `badge sweep`.
 #[derive(Debug, Clone, Args)]
@@ -31,8 +35,9 @@ pub(crate) struct SweepArgs {
     /// dev, test, train, or official-test where the corpus has a labelled one
     #[arg(long, default_value = "dev")]
     split: String,
-    /// Policies to draw curves of: all, or some of dge, fixed, separated by commas
-    #[arg(long, value_name = "all|NAMES", default_value = "all")]
+    /// Policies to draw curves of, separated by commas: dge, entropy, maxprob, patience, pcee,
+    /// flexible-patience, vote, fixed; or all that the model can run
+    #[arg(long, value_name = "all|NAMES", default_value = ALL)]
     policies: String,
     /// Folder to write curve.csv, curve.json, curve.svg, report.html and record.json to
     #[arg(long, value_name = "DIR")]
@@ -57,9 +62,10 @@ struct Outcome<'a> {
 pub(crate) fn run(args: &SweepArgs, session: Session) -> Result<Verdict> {
     let started = now();
     check_out(&args.out)?;
-    let families = families(&args.policies).context("--policies")?;
+    let named = families(&args.policies).context("--policies")?;
     let (held_out, mut model) = HeldOut::open(args.wanted(), session)?;
     let subject = held_out.subject();
+    let families = args.runnable(named, &subject, session)?;
     let (_, logits) = held_out.evaluate(&mut *model, session)?;
     let origin = Origin {
         task: &held_out.data.task.name,
@@ -98,6 +104,30 @@ impl SweepArgs {
         }
     }
 
+    /// The curves that the model has. Of those that were named each must be; of all, the others
+    /// are told of.
+    fn runnable(
+        &self,
+        named: Vec<Family>,
+        subject: &Subject,
+        session: Session,
+    ) -> Result<Vec<Family>> {
+        let exits = subject.model_exits();
+        let mut families = Vec::new();
+        for family in named {
+            match family.check(&exits) {
+                Ok(()) => families.push(family),
+                Err(error) if self.policies == ALL => {
+                    session
+                        .console
+                        .note(&format!("note: no curve of {family}: {error}"));
+                }
+                Err(error) => return Err(error.context("--policies")),
+            }
+        }
+        Ok(families)
+    }
+
     fn configuration(&self, families: &[Family]) -> serde_json::Value {
         serde_json::json!({
             "task": self.task, "split": self.split, "max_length": self.max_length,
@@ -131,7 +161,7 @@ impl SweepArgs {
 
 /// The curves that `--policies` names, each once.
 fn families(names: &str) -> Result<Vec<Family>> {
-    if names == "all" {
+    if names == ALL {
         return Ok(Family::CURVES.to_vec());
     }
     let mut families = Vec::new();
@@ -173,7 +203,7 @@ mod tests {
         );
         let told = families("psychic").unwrap_err().to_string();
         assert!(
-            told.contains("`psychic`") && told.contains("dge, fixed"),
+            told.contains("`psychic`") && told.contains("dge, entropy, maxprob"),
             "{told}"
         );
     }
