@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::evaluation::Subject;
 use crate::frontier::frontier;
+use crate::inference::Provenance;
 
 /// The file in a model directory that holds the chosen operating point.
 pub const CALIBRATION_FILE: &str = "exit_calibration.json";
@@ -70,7 +71,7 @@ impl Calibration {
     /// When a policy does not fit the model, or rows have no labels.
     pub fn choose(
         subject: &Subject,
-        logits: &ExitLogits,
+        (logits, computed_by): (&ExitLogits, &Provenance),
         data_set: &str,
         max_drop: f64,
     ) -> Result<Self> {
@@ -110,8 +111,8 @@ impl Calibration {
             full_score: full.score,
             max_drop,
             confidence: None,
-            engine: "reference".to_owned(),
-            precision: "f32".to_owned(),
+            engine: computed_by.name.clone(),
+            precision: computed_by.precision.clone(),
         })
     }
 

@@ -1,12 +1,14 @@
 //! One fine-tuning run from a backbone to a model directory.
 
+mod evaluator;
+
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use badge_core::checkpoint::{Checkpoint, layout};
 use badge_core::config::{EarlyExitConfig, HeadConfig, ModelConfig};
-use badge_tasks::{LabelSpace, TaskData, Tokenizer, file};
+use badge_tasks::{LabelSpace, Split, TaskData, TokenCache, Tokenizer, file};
 use badge_train::Device;
 use badge_train::checkpoint::Progress;
 use badge_train::data::EncodedSplit;
@@ -17,7 +19,10 @@ use badge_train::parameters::initialise;
 use badge_train::trainer::{Start, TrainConfig, TrainData, Trainer};
 use badge_train::weights::{self, SAFETENSORS_FILE};
 
+use crate::inference::Provenance;
 use crate::record::RECORD_FILE;
+
+pub use evaluator::PackedEvaluator;
 
 /// What a run starts from.
 #[derive(Debug)]
@@ -105,6 +110,15 @@ pub struct Place<'a> {
     pub start: Start,
 }
 
+/// What a run may use. It decides how long the run takes, not what comes of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Means<'a> {
+    /// Threads of the engine that scores the dev split; those of the training are the process's.
+    pub threads: usize,
+    /// Where token ids are kept.
+    pub tokens: &'a TokenCache,
+}
+
 /// A finished run.
 #[derive(Debug)]
 pub struct FineTuned {
@@ -112,6 +126,8 @@ pub struct FineTuned {
     pub model: MultiExitModel,
     /// What happened.
     pub progress: Progress,
+    /// What computed the dev scores.
+    pub evaluated_by: Provenance,
 }
 
 /// Writes everything of the directory but the weights, right before the first of these.
@@ -170,7 +186,7 @@ pub fn fine_tune(
     backbone: Backbone,
     data: &TaskData,
     config: &TrainConfig,
-    place: Place,
+    (place, means): (Place, Means),
     observer: &mut dyn Observer,
 ) -> Result<FineTuned> {
     config.check()?;
@@ -182,10 +198,14 @@ pub fn fine_tune(
     let tokenizer = backbone.tokenizer;
     let positions = backbone.config.backbone.positions;
     let max_length = config.max_length.min(positions);
-    let train = EncodedSplit::new(&data.train, &tokenizer, max_length)
-        .context("the train split cannot be tokenised")?;
-    let dev = EncodedSplit::new(&data.dev, &tokenizer, max_length)
-        .context("the dev split cannot be tokenised")?;
+    let mut encoded = |split: &Split| -> Result<EncodedSplit> {
+        let encoded = EncodedSplit::new(split, &tokenizer, max_length, means.tokens);
+        let encoded =
+            encoded.with_context(|| format!("the {} split cannot be tokenised", split.name))?;
+        observer.tokens(split.name, encoded.origin())?;
+        Ok(encoded)
+    };
+    let (train, dev) = (encoded(&data.train)?, encoded(&data.dev)?);
     let model = MultiExitModel::new(backbone.config, &backbone.weights, &Device::Cpu)?;
     drop(backbone.weights);
     let train_data = TrainData {
@@ -206,7 +226,10 @@ pub fn fine_tune(
     };
     let observers: Vec<&mut dyn Observer> =
         vec![&mut description, &mut log, &mut tensorboard, observer];
-    let trainer = Trainer::new(&model, train_data, config, (directory, start), observers)?;
+    let evaluator = PackedEvaluator::new(means.threads)?;
+    let evaluated_by = evaluator.provenance();
+    let trainer = Trainer::new(&model, train_data, config, (directory, start), observers)?
+        .with_evaluator(evaluator);
     file::create_folder(directory)?;
     file::remove_leftovers(directory)?;
     let progress = trainer.run()?;
@@ -214,5 +237,6 @@ pub fn fine_tune(
     Ok(FineTuned {
         model: read_model(directory, &Device::Cpu)?,
         progress,
+        evaluated_by,
     })
 }

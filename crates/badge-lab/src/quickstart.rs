@@ -6,14 +6,13 @@ mod recipe;
 pub mod tokenizer;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Result;
 use badge_core::policy::{DivergenceBased, FixedDepth, PolicySpec};
-use badge_tasks::{Example, LabelSpace, MetricKind, TaskData, Tokenizer, score};
+use badge_tasks::{Example, LabelSpace, MetricKind, TaskData, TokenCache, Tokenizer, score};
 use badge_train::data::EncodedSplit;
 use badge_train::evaluate::ExitLogits;
-use badge_train::infer::{Answer, classify};
-use badge_train::model::MultiExitModel;
 use badge_train::observer::Observer;
 use badge_train::trainer::Start;
 use serde::Serialize;
@@ -21,8 +20,8 @@ use serde::Serialize;
 use self::corpus::{Corpus, Grade};
 use crate::calibration::Calibration;
 use crate::evaluation::{Evaluation, PolicyEvaluation, Replay, Subject};
-use crate::fine_tune::{FineTuned, Place, fine_tune};
-use crate::inference::Reference;
+use crate::fine_tune::{FineTuned, Means, Place, fine_tune};
+use crate::inference::{Answer, Inference};
 
 pub use presentation::{files, grade_table, report, speed_score_plot};
 pub use recipe::{TOKENS_MAX, training};
@@ -128,18 +127,28 @@ impl Quickstart {
         Ok(Tokenizer::from_bytes(self.tokenizer_json.clone())?)
     }
 
-    /// Trains the model and writes its directory.
+    /// Trains the model and writes its directory; dev is scored on so many threads.
     ///
     /// # Errors
     /// When a file cannot be written.
-    pub fn train(&self, directory: &Path, observer: &mut dyn Observer) -> Result<FineTuned> {
+    pub fn train(
+        &self,
+        directory: &Path,
+        threads: usize,
+        observer: &mut dyn Observer,
+    ) -> Result<FineTuned> {
         let backbone = recipe::backbone(self.tokenizer()?, self.seed)?;
         let place = Place {
             directory,
             tokenizer_source: None,
             start: Start::Fresh,
         };
-        fine_tune(backbone, &self.data, &training(self.seed), place, observer)
+        let means = Means {
+            threads,
+            tokens: &TokenCache::off(),
+        };
+        let config = training(self.seed);
+        fine_tune(backbone, &self.data, &config, (place, means), observer)
     }
 
     /// Calibrates on dev, then evaluates on test.
@@ -148,32 +157,33 @@ impl Quickstart {
     /// When a file cannot be written.
     pub fn evaluate(
         &self,
-        model: &MultiExitModel,
+        model: &mut dyn Inference,
         directory: &Path,
         on_row: &mut dyn FnMut(usize),
     ) -> Result<Results> {
-        let tokenizer = self.tokenizer()?;
+        let (tokenizer, config) = (self.tokenizer()?, model.config().clone());
         let (metric, labels) = (self.data.task.metric, &self.data.task.label_space);
-        let dev_rows = EncodedSplit::new(&self.data.dev, &tokenizer, TOKENS_MAX)?;
-        let mut reference = Reference::new(model);
+        let encoded = |split| EncodedSplit::new(split, &tokenizer, TOKENS_MAX, &TokenCache::off());
+        let dev_rows = encoded(&self.data.dev)?;
         let dev = Subject {
-            config: model.config(),
+            config: &config,
             split: &self.data.dev,
             encoded: &dev_rows,
             metric,
             labels,
         };
-        let (_, dev_logits) = dev.evaluate(&mut reference, &mut |_| {})?;
+        let (_, dev_logits) = dev.evaluate(model, &mut |_| {})?;
         let name = &self.data.task.name;
-        let calibration = Calibration::choose(&dev, &dev_logits, name, MAX_DROP)?;
+        let computed = (&dev_logits, &model.provenance());
+        let calibration = Calibration::choose(&dev, computed, name, MAX_DROP)?;
         calibration.write(directory)?;
-        let rows = EncodedSplit::new(&self.data.test, &tokenizer, TOKENS_MAX)?;
+        let rows = encoded(&self.data.test)?;
         let test = Subject {
             encoded: &rows,
             split: &self.data.test,
             ..dev
         };
-        let (evaluation, logits) = test.evaluate(&mut reference, &mut |_| {})?;
+        let (evaluation, logits) = test.evaluate(model, &mut |_| {})?;
         let chosen = &calibration.policy;
         let policies = [
             PolicySpec::Full,
@@ -182,7 +192,7 @@ impl Quickstart {
         ];
         let policies = policies
             .iter()
-            .map(|spec| test.run(&mut reference, (spec, &logits), on_row))
+            .map(|spec| test.run(model, (spec, &logits), on_row))
             .collect::<Result<Vec<_>>>()?;
         Ok(Results {
             by_grade: self.by_grade(&test, &logits, chosen)?,
@@ -246,35 +256,35 @@ impl Quickstart {
     ///
     /// # Errors
     /// When a line does not fit the model.
-    pub fn show(&self, model: &MultiExitModel, policy: &PolicySpec) -> Result<Vec<ShownLine>> {
+    pub fn show(&self, model: &mut dyn Inference, policy: &PolicySpec) -> Result<Vec<ShownLine>> {
         let tokenizer = self.tokenizer()?;
         let config = model.config();
         let kind = crate::evaluation::prediction_kind(&config.head);
-        let policy = policy.build(&config.exits().exits, kind)?;
+        let policy = Arc::new(policy.build(&config.exits().exits, kind)?);
         let labels = &self.data.task.label_space;
         SHOWN_LINES
             .into_iter()
             .map(|text| {
                 let encoding = tokenizer.encode(&Example::of_text(text), TOKENS_MAX)?;
-                let answer = classify(model, &encoding, &policy)?;
+                let answer = model.classify_one(&encoding, &policy)?;
                 Ok(shown(text, &answer, labels))
             })
             .collect()
     }
 }
 
-fn shown(text: &'static str, answer: &Answer, labels: &LabelSpace) -> ShownLine {
+fn shown(text: &'static str, (answer, seconds): &(Answer, f64), labels: &LabelSpace) -> ShownLine {
     let probability = match &answer.prediction {
         badge_core::distribution::Prediction::SingleLabel(p) => p.max_probability(),
         _ => f32::NAN,
     };
     ShownLine {
         text,
-        label: labels.describe(&labels.decide(&answer.logits)),
+        label: labels.describe(&answer.target()),
         probability,
         exit: answer.depth.0,
         reason: answer.reason.to_string(),
-        milliseconds: 1e3 * answer.seconds,
+        milliseconds: 1e3 * seconds,
     }
 }
 

@@ -11,10 +11,12 @@ use badge_core::policy::{Policy, PolicySpec};
 use badge_engine::EngineOptions;
 use badge_engine::kernels::isa::Isa;
 use badge_lab::evaluation::prediction_kind;
+use badge_lab::fine_tune::PackedEvaluator;
 use badge_lab::inference::{Inference, PackedInference, Reference};
 use badge_tasks::Encoding;
 use badge_train::Device;
 use badge_train::data::EncodedSplit;
+use badge_train::evaluate::{Evaluator, OwnModel};
 use badge_train::model_directory::read_model;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -150,6 +152,29 @@ fn every_exit_agrees_with_the_trainers() {
             }
         }
     });
+}
+
+#[test]
+fn a_run_scores_dev_on_the_engine_as_its_own_model_would() {
+    for case in CASES {
+        let model = read_model(&fixture(case), &Device::Cpu).unwrap();
+        let rows = rows(model.config(), &MIXED);
+        let expected = OwnModel.evaluate(&model, &rows).unwrap();
+        let mut packed = PackedEvaluator::new(2).unwrap();
+        // Weights may change between two evaluations; nothing of the first may be left.
+        for _ in 0..2 {
+            let found = packed.evaluate(&model, &rows).unwrap();
+            assert_eq!(
+                (found.exits, found.outputs),
+                (expected.exits, expected.outputs)
+            );
+            assert_eq!(found.rows(), expected.rows(), "{case}");
+            for (found, expected) in found.values.iter().zip(&expected.values) {
+                let difference = (found - expected).abs();
+                assert!(difference <= ENGINE_EXIT, "{case}: off by {difference:e}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -32,4 +32,5 @@ pub use hub::{Hub, HubEnvironment, HubId};
 pub use metric::{MetricKind, score};
 pub use split::{Split, TaskData, load};
 pub use task::{Example, LabelSpace, Target, Task};
+pub use tokenizer::cache::TokenCache;
 pub use tokenizer::{Encoding, Tokenizer};

@@ -1,5 +1,6 @@
 //! Texts to token ids, exactly as Hugging Face's fast tokenisers make them.
 
+pub mod cache;
 mod wordpiece;
 
 use std::path::{Path, PathBuf};

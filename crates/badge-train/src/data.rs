@@ -3,7 +3,8 @@
 use badge_core::config::BackboneConfig;
 use badge_tasks::batch::{Batch, evaluation_batches};
 use badge_tasks::hash::ContentHasher;
-use badge_tasks::{Encoding, Split, Target, Tokenizer};
+use badge_tasks::tokenizer::cache::Origin;
+use badge_tasks::{Encoding, Split, Target, TokenCache, Tokenizer};
 
 use crate::error::{Error, Result};
 use crate::framework::Device;
@@ -16,20 +17,25 @@ pub struct EncodedSplit {
     targets: Vec<Target>,
     lengths: Vec<usize>,
     pad_token: u32,
+    origin: Origin,
 }
 
 impl EncodedSplit {
-    /// Tokenises a labelled split.
+    /// The tokens of a labelled split, from the cache where they lie there already.
     ///
     /// # Errors
     /// When a row has no label or cannot be tokenised.
-    pub fn new(split: &Split, tokenizer: &Tokenizer, max_length: usize) -> Result<Self> {
-        let encodings = tokenizer.encode_all(&split.examples, max_length)?;
-        Ok(Self::from_encodings(
-            encodings,
-            split.targets()?,
-            tokenizer.pad_id(),
-        ))
+    pub fn new(
+        split: &Split,
+        tokenizer: &Tokenizer,
+        max_length: usize,
+        cache: &TokenCache,
+    ) -> Result<Self> {
+        let (encodings, origin) = cache.encode(&split.examples, tokenizer, max_length)?;
+        Ok(Self {
+            origin,
+            ..Self::from_encodings(encodings, split.targets()?, tokenizer.pad_id())
+        })
     }
 
     /// A split from token ids; `targets` may be empty where only logits are wanted.
@@ -40,6 +46,7 @@ impl EncodedSplit {
             targets,
             lengths,
             pad_token,
+            origin: Origin::Texts,
         }
     }
 
@@ -66,6 +73,11 @@ impl EncodedSplit {
     /// The truth of every row.
     pub fn targets(&self) -> &[Target] {
         &self.targets
+    }
+
+    /// Where the token ids came from.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
     }
 
     /// A hash of all token ids: the same texts and another tokeniser give another one.

@@ -86,6 +86,9 @@ pub enum Error {
         /// What is wrong and what would be right.
         problem: String,
     },
+    /// The evaluator that the run was given failed.
+    #[error("the dev split cannot be evaluated: {0}")]
+    Evaluator(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A checkpoint of another run.
     #[error(
         "{file}: belongs to a run with other settings ({what}); \

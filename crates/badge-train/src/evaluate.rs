@@ -82,6 +82,27 @@ impl ExitScores {
     }
 }
 
+/// Computes every exit on the dev split between the epochs of a run.
+///
+/// The trainer knows its own model alone; a caller that has a faster way hands it over.
+pub trait Evaluator {
+    /// Runs every exit of the model as it is now on every row.
+    ///
+    /// # Errors
+    /// When a row does not fit the model.
+    fn evaluate(&mut self, model: &MultiExitModel, split: &EncodedSplit) -> Result<ExitLogits>;
+}
+
+/// The trainer's own model: slower than an engine, on every device.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct OwnModel;
+
+impl Evaluator for OwnModel {
+    fn evaluate(&mut self, model: &MultiExitModel, split: &EncodedSplit) -> Result<ExitLogits> {
+        evaluate(model, split, |_| {})
+    }
+}
+
 /// Rows of a batch in evaluation: larger ones no longer gain speed, smaller ones pad less.
 const EVALUATION_BATCH: usize = 16;
 

@@ -3,6 +3,8 @@
 mod json_lines;
 mod tensorboard;
 
+use badge_tasks::split::SplitName;
+use badge_tasks::tokenizer::cache::Origin;
 use serde::{Deserialize, Serialize};
 
 pub use json_lines::JsonLines;
@@ -57,6 +59,14 @@ pub struct EpochReport {
 
 /// Receives what happens, in order. After a resume it starts behind the checkpoint's step.
 pub trait Observer {
+    /// The tokens of a split lie ready, before the run starts.
+    ///
+    /// # Errors
+    /// When a log cannot be written.
+    fn tokens(&mut self, _split: SplitName, _origin: &Origin) -> Result<()> {
+        Ok(())
+    }
+
     /// The run starts or goes on behind `step` steps.
     ///
     /// # Errors

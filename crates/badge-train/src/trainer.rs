@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::{Best, CheckpointFile, Progress, discard};
 use crate::data::EncodedSplit;
 use crate::error::{Error, Result};
-use crate::evaluate::{ExitScores, evaluate};
+use crate::evaluate::{Evaluator, ExitScores, OwnModel};
 use crate::gradients::Gradients;
 use crate::loss::Targets;
 use crate::method::Method;
@@ -148,6 +148,7 @@ pub struct Trainer<'a> {
     config: &'a TrainConfig,
     directory: &'a Path,
     observers: Vec<&'a mut dyn Observer>,
+    evaluator: Box<dyn Evaluator + 'a>,
     optimizer: AdamW,
     progress: Progress,
     checkpoint: CheckpointFile,
@@ -200,11 +201,19 @@ impl<'a> Trainer<'a> {
             config,
             directory,
             observers,
+            evaluator: Box::new(OwnModel),
             optimizer,
             progress,
             checkpoint,
             start,
         })
+    }
+
+    /// Has the dev split computed by `evaluator` instead of the model itself.
+    #[must_use]
+    pub fn with_evaluator(mut self, evaluator: impl Evaluator + 'a) -> Self {
+        self.evaluator = Box::new(evaluator);
+        self
     }
 
     /// Trains until the epochs are used up or patience ends, and returns what happened. The best
@@ -347,7 +356,7 @@ impl<'a> Trainer<'a> {
     /// Scores the epoch, keeps its weights if they are the best, and saves the checkpoint.
     fn finish_epoch(&mut self) -> Result<()> {
         let start = Instant::now();
-        let logits = evaluate(self.model, self.data.dev, |_| {})?;
+        let logits = self.evaluator.evaluate(self.model, self.data.dev)?;
         let judge = (self.data.metric, self.data.label_space);
         let scores = ExitScores::of(&logits, self.data.dev_split, judge)?;
         let progress = &mut self.progress;

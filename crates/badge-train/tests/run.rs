@@ -11,6 +11,7 @@ use badge_tasks::split::{Part, SplitName};
 use badge_tasks::{Encoding, Example, LabelSpace, MetricKind, Split, Target};
 use badge_train::checkpoint::Progress;
 use badge_train::data::EncodedSplit;
+use badge_train::evaluate::{Evaluator, ExitLogits};
 use badge_train::method::{ExitWeights, Method};
 use badge_train::model::MultiExitModel;
 use badge_train::observer::{EpochReport, Observer, StepReport};
@@ -159,6 +160,62 @@ fn run(
     )?;
     let progress = trainer.run()?;
     Ok((progress, model.parameters().to_checkpoint()?))
+}
+
+/// Says of every row that it is even, whatever the model says, and keeps the weights it saw.
+struct Even<'a> {
+    seen: &'a mut Vec<Checkpoint>,
+}
+
+impl Evaluator for Even<'_> {
+    fn evaluate(&mut self, model: &MultiExitModel, split: &EncodedSplit) -> Result<ExitLogits> {
+        self.seen.push(model.parameters().to_checkpoint()?);
+        let exits = model.config().exits().exits.count();
+        Ok(ExitLogits {
+            exits,
+            outputs: 2,
+            values: [1.0, 0.0].repeat(split.len() * exits),
+        })
+    }
+}
+
+#[test]
+fn dev_scores_are_those_of_the_evaluator() {
+    let (encodings, targets) = rows();
+    let split = dev_split(&targets);
+    let rows = EncodedSplit::from_encodings(encodings, targets, 0);
+    let labels = LabelSpace::SingleLabel {
+        labels: model_config().head.labels,
+    };
+    let model = fresh_model();
+    let data = TrainData {
+        train: &rows,
+        dev: &rows,
+        dev_split: &split,
+        label_space: &labels,
+        metric: MetricKind::Accuracy,
+        train_sha256: "train",
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let config = train_config();
+    let mut seen = Vec::new();
+    let evaluator = Even { seen: &mut seen };
+    let trainer = Trainer::new(
+        &model,
+        data,
+        &config,
+        (folder.path(), Start::Fresh),
+        Vec::new(),
+    )
+    .unwrap()
+    .with_evaluator(evaluator);
+    let progress = trainer.run().unwrap();
+    let scores: Vec<_> = progress.history.iter().map(|e| e.scores.average).collect();
+    assert_eq!(scores, [0.5; 4]);
+    // It is asked once an epoch, of the weights as they are then.
+    assert_eq!(seen.len(), 4);
+    assert_ne!(seen[0], seen[1]);
+    assert_eq!(seen[3], model.parameters().to_checkpoint().unwrap());
 }
 
 /// A step that no run reaches.

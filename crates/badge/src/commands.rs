@@ -23,6 +23,8 @@ use crate::args::{Cli, Command, DEFAULT_SEED};
 use crate::commands::doctor::DoctorArgs;
 use crate::console::Console;
 
+pub(crate) use sources::tell_origin;
+
 /// What a command that was carried out answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {

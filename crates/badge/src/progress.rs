@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use badge_lab::table::{Column, Table};
+use badge_tasks::split::SplitName;
+use badge_tasks::tokenizer::cache::Origin;
 use badge_train::observer::{EpochReport, Observer, StepReport};
 use indicatif::ProgressBar;
 
+use crate::commands::tell_origin;
 use crate::console::Console;
 
 /// Watches a run.
@@ -62,6 +65,11 @@ impl TrainingProgress {
 }
 
 impl Observer for TrainingProgress {
+    fn tokens(&mut self, split: SplitName, origin: &Origin) -> badge_train::Result<()> {
+        tell_origin(split.name(), origin, self.console);
+        Ok(())
+    }
+
     fn start(&mut self, step: u64, steps_total: u64) -> badge_train::Result<()> {
         if step > 0 {
             self.console

@@ -2,6 +2,8 @@
 
 #[path = "feature/bench.rs"]
 mod bench;
+#[path = "feature/cache.rs"]
+mod cache;
 mod setup;
 
 use std::fs;

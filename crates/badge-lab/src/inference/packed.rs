@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Result;
+use badge_core::checkpoint::Checkpoint;
 use badge_core::config::ModelConfig;
 use badge_core::policy::Policy;
 use badge_engine::{Engine, EngineOptions, TokenIds};
@@ -43,12 +44,27 @@ impl PackedInference {
         let config = read_config(directory)?;
         options.tokens_max = options.tokens_max.max(config.backbone.positions);
         // Shards and PyTorch's own format are read by the trainer's reader, whole.
-        let engine = if directory.join(SAFETENSORS_FILE).exists() {
-            Engine::load(directory, options)?
-        } else {
-            Engine::new(config, read_checkpoint(directory)?, options)?
-        };
-        Ok(Self { engine })
+        if !directory.join(SAFETENSORS_FILE).exists() {
+            return Self::pack(config, read_checkpoint(directory)?, options);
+        }
+        Ok(Self {
+            engine: Engine::load(directory, options)?,
+        })
+    }
+
+    /// Packs weights that are in memory; each tensor is freed when it has been packed.
+    ///
+    /// # Errors
+    /// Names the first tensor that is missing, extra or misshapen.
+    pub fn pack(
+        config: ModelConfig,
+        weights: Checkpoint,
+        mut options: EngineOptions,
+    ) -> Result<Self> {
+        options.tokens_max = options.tokens_max.max(config.backbone.positions);
+        Ok(Self {
+            engine: Engine::new(config, weights, options)?,
+        })
     }
 }
 

@@ -53,6 +53,8 @@ pub(crate) struct EvalArgs {
     /// Longest input in tokens [default: what the model was trained on, else 128]
     #[arg(long, value_name = "TOKENS")]
     max_length: Option<usize>,
+    #[command(flatten)]
+    cache: sources::CacheArgs,
     /// Folder to write record.json and the logits of every exit to
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -125,6 +127,7 @@ impl EvalArgs {
             data: self.data.as_deref(),
             split: &self.split,
             max_length: self.max_length,
+            cache: self.cache,
             computing: &self.computing,
         }
     }

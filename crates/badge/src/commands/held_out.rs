@@ -27,6 +27,7 @@ pub(super) struct Wanted<'a> {
     pub(super) data: Option<&'a Path>,
     pub(super) split: &'a str,
     pub(super) max_length: Option<usize>,
+    pub(super) cache: sources::CacheArgs,
     pub(super) computing: &'a ComputingArgs,
 }
 
@@ -71,7 +72,8 @@ impl HeldOut {
         let labels = label_space_of(&config.head)?;
         check_labels(&labels, &data.task.label_space)?;
         let max_length = sources::max_length(&config, wanted.max_length);
-        let encoded = EncodedSplit::new(split, &tokenizer, max_length)?;
+        let encoded = EncodedSplit::new(split, &tokenizer, max_length, &wanted.cache.tokens())?;
+        sources::tell_origin(wanted.split, encoded.origin(), session.console);
         encoded.check(&config.backbone, "--split")?;
         let held_out = Self {
             directory,

@@ -5,16 +5,17 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Result;
+use badge_lab::inference::{Code, InferenceOptions, Precision, Provenance, open};
 use badge_lab::model_card::ModelCard;
 use badge_lab::quickstart::corpus::Grade;
 use badge_lab::quickstart::{Quickstart, Results, ShownLine, files, grade_table, training};
-use badge_lab::record::{Machine, RECORD_FILE, Record, now};
+use badge_lab::record::{RECORD_FILE, Record, now};
 use badge_lab::tables::policy_table;
 use badge_train::checkpoint::{Progress, discard};
 use clap::Args;
 use serde::Serialize;
 
-use super::{Session, Verdict};
+use super::{Session, Verdict, computing};
 use crate::progress::TrainingProgress;
 
 /// Flags of `badge quickstart`.
@@ -31,6 +32,7 @@ struct Outcome<'a> {
     directory: &'a Path,
     seconds: f64,
     training_seconds: f64,
+    computed_by: Provenance,
     results: &'a Results,
     lines: &'a [ShownLine],
 }
@@ -41,13 +43,19 @@ pub(crate) fn run(args: &QuickstartArgs, session: Session) -> Result<Verdict> {
     let quickstart = Quickstart::new(session.seed)?;
     console.say(&introduction(&quickstart))?;
     let mut progress = TrainingProgress::new(console, "accuracy", (1..=6).collect());
-    let tuned = quickstart.train(out, &mut progress)?;
+    let tuned = quickstart.train(out, session.threads, &mut progress)?;
     drop(progress);
     let bar = console.bar(quickstart.timed_rows() as u64, "evaluating");
-    let results = quickstart.evaluate(&tuned.model, out, &mut |rows| bar.inc(rows as u64))?;
+    let options = InferenceOptions {
+        code: Code::Engine,
+        precision: Precision::F32,
+        threads: session.threads,
+    };
+    let mut model = open(out, &options)?;
+    let results = quickstart.evaluate(&mut *model, out, &mut |rows| bar.inc(rows as u64))?;
     bar.finish_and_clear();
     console.say(&scores(&results))?;
-    let lines = quickstart.show(&tuned.model, &results.calibration.policy)?;
+    let lines = quickstart.show(&mut *model, &results.calibration.policy)?;
     console.say(&live(&lines))?;
     files(&quickstart, &results, &lines, out)?;
     let card = ModelCard {
@@ -62,6 +70,7 @@ pub(crate) fn run(args: &QuickstartArgs, session: Session) -> Result<Verdict> {
         directory: out,
         seconds: clock.elapsed().as_secs_f64(),
         training_seconds: tuned.progress.seconds,
+        computed_by: model.provenance(),
         results: &results,
         lines: &lines,
     };
@@ -161,7 +170,7 @@ fn write_record(
     progress: &Progress,
     (session, started): (Session, u64),
 ) -> Result<()> {
-    let machine = Machine::detect(session.threads, "f32");
+    let machine = computing::machine(session, &outcome.computed_by);
     let mut record = Record::new("quickstart", session.seed, machine).started(started);
     record.configuration = serde_json::to_value(training(session.seed))?;
     for split in [

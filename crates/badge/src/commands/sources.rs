@@ -6,9 +6,40 @@ use anyhow::{Context, Result};
 use badge_core::config::ModelConfig;
 use badge_tasks::hub::{Hub, HubEnvironment, Progress};
 use badge_tasks::split::SPLIT_SEED;
-use badge_tasks::{Task, TaskData};
+use badge_tasks::tokenizer::cache::Origin;
+use badge_tasks::{Task, TaskData, TokenCache};
+use clap::Args;
 
 use crate::console::Console;
+
+/// The flag that does without the token cache.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub(crate) struct CacheArgs {
+    /// Tokenise the rows anew, and keep no token ids in BADGE_CACHE or the user's cache folder
+    #[arg(long)]
+    no_cache: bool,
+}
+
+impl CacheArgs {
+    /// Where token ids are kept.
+    pub(crate) fn tokens(self) -> TokenCache {
+        if self.no_cache {
+            TokenCache::off()
+        } else {
+            TokenCache::from_env()
+        }
+    }
+}
+
+/// Tells where token ids came from: to those who ask, or to all when something is wrong.
+pub(crate) fn tell_origin(split: &str, origin: &Origin, console: Console) {
+    let text = format!("{split}: {origin}");
+    if origin.is_remarkable() {
+        console.note(&text);
+    } else {
+        console.detail(&text);
+    }
+}
 
 /// The hub as the environment describes it.
 pub(crate) fn hub() -> Hub {

@@ -50,6 +50,8 @@ pub(crate) struct SweepArgs {
     /// Longest input in tokens [default: what the model was trained on, else 128]
     #[arg(long, value_name = "TOKENS")]
     max_length: Option<usize>,
+    #[command(flatten)]
+    cache: sources::CacheArgs,
 }
 
 #[derive(Debug, Serialize)]
@@ -100,6 +102,7 @@ impl SweepArgs {
             data: self.data.as_deref(),
             split: &self.split,
             max_length: self.max_length,
+            cache: self.cache,
             computing: &self.computing,
         }
     }

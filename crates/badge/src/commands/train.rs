@@ -7,7 +7,8 @@ use badge_core::activation::Activation;
 use badge_core::bypass::{BypassConfig, BypassLayerNorm};
 use badge_core::config::{EarlyExitConfig, ModelConfig};
 use badge_core::exit::{ExitPlan, Pooler};
-use badge_lab::fine_tune::{Backbone, FineTuned, Place, fine_tune};
+use badge_lab::fine_tune::{Backbone, FineTuned, Means, Place, fine_tune};
+use badge_lab::inference::Provenance;
 use badge_lab::model_card::ModelCard;
 use badge_lab::record::{Machine, RECORD_FILE, Record, now};
 use badge_tasks::{TaskData, file, hash};
@@ -49,6 +50,9 @@ pub(crate) struct TrainArgs {
     #[arg(long)]
     #[serde(skip)]
     resume: bool,
+    #[command(flatten)]
+    #[serde(skip)]
+    cache: sources::CacheArgs,
     /// badge (joint training with bypasses) or joint (without) [default: badge]
     #[arg(long)]
     method: Option<MethodName>,
@@ -156,6 +160,8 @@ struct Outcome<'a> {
     seconds: f64,
     best_epoch: usize,
     dev: &'a badge_train::evaluate::ExitScores,
+    /// What computed the dev scores.
+    evaluated_by: &'a Provenance,
     history: &'a [badge_train::observer::EpochReport],
     parameters: usize,
     fresh_tensors: &'a [String],
@@ -181,17 +187,16 @@ pub(crate) fn run(args: TrainArgs, session: Session) -> Result<Verdict> {
     let initial = hash::sha256_hex(&backbone.weights.to_safetensors());
     let (fresh, depths) = (backbone.fresh.clone(), depths_of(&backbone.config));
     let mut progress = TrainingProgress::new(session.console, data.task.metric.name(), depths);
-    let start = if args.resume {
-        Start::Resume
-    } else {
-        Start::Fresh
-    };
     let place = Place {
         directory: out,
         tokenizer_source: Some(&source),
-        start,
+        start: args.start(),
     };
-    let tuned = fine_tune(backbone, &data, &config, place, &mut progress)?;
+    let means = Means {
+        threads: session.threads,
+        tokens: &args.cache.tokens(),
+    };
+    let tuned = fine_tune(backbone, &data, &config, (place, means), &mut progress)?;
     drop(progress);
     let card = ModelCard {
         backbone: &sources::label(backbone_name),
@@ -213,6 +218,7 @@ pub(crate) fn run(args: TrainArgs, session: Session) -> Result<Verdict> {
         seconds: tuned.progress.seconds,
         best_epoch: best.epoch,
         dev: &best.scores,
+        evaluated_by: &tuned.evaluated_by,
         history: &tuned.progress.history,
         parameters: tuned.model.parameters().count(),
         fresh_tensors: &fresh,
@@ -371,6 +377,7 @@ impl TrainArgs {
         Ok(Self {
             config: self.config.clone(),
             resume: self.resume,
+            cache: self.cache,
             ..merged
         })
     }
@@ -384,6 +391,14 @@ impl TrainArgs {
             self.task.as_deref().with_context(|| missing("--task"))?,
             self.out.as_deref().with_context(|| missing("--out"))?,
         ))
+    }
+
+    fn start(&self) -> Start {
+        if self.resume {
+            Start::Resume
+        } else {
+            Start::Fresh
+        }
     }
 
     fn train_config(&self) -> TrainConfig {

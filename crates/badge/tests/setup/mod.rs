@@ -106,6 +106,7 @@ impl Setup {
         command
             .current_dir(self.folder.path())
             .env("HF_HUB_CACHE", self.path("hub"))
+            .env("BADGE_CACHE", self.path("cache"))
             .env("HF_HUB_OFFLINE", "1")
             .env("RUST_BACKTRACE", "0")
             .stdin(Stdio::null());

@@ -42,6 +42,8 @@ pub(crate) struct ThroughputArgs {
     /// dev, test or train
     #[arg(long, default_value = "test", requires = "task")]
     split: String,
+    #[command(flatten)]
+    cache: sources::CacheArgs,
     /// When to leave the network, such as dge:tau=0.3,t=2
     #[arg(long, value_name = "SPEC", default_value_t = PolicySpec::Full)]
     policy: PolicySpec,
@@ -128,7 +130,7 @@ impl ThroughputArgs {
             .split(name)
             .with_context(|| format!("--split: {} has no {name} rows", data.task.name))?;
         let max_length = sources::max_length(config, None);
-        let encoded = EncodedSplit::new(split, &tokenizer, max_length)?;
+        let encoded = EncodedSplit::new(split, &tokenizer, max_length, &self.cache.tokens())?;
         encoded.check(&config.backbone, "--split")?;
         Ok(Inputs {
             rows: encoded.encodings().to_vec(),
