@@ -1,17 +1,21 @@
-//! Benchmarks of the engine: how fast a model runs here, beside how fast the machine is.
+//! Benchmarks of engine and training: how fast a model runs or learns here, beside how fast the
+//! machine is.
 //!
 //! [`timing`] takes the times, [`machine`] the machine's peaks, [`work`] counts what was computed.
 //! One module an experiment: [`latency`], [`throughput`], [`exit_shares`] and [`load`] on a
-//! [`Subject`], [`kernels`] without a model. Each gives rows, which a [`Report`] holds with the
-//! machine they come from.
+//! [`Subject`], [`training`] on the trainer's model, [`kernels`] without one. Each gives rows, which
+//! a [`Report`] holds with the machine they come from.
 
 pub mod exit_shares;
 pub mod kernels;
 pub mod latency;
 pub mod load;
 pub mod machine;
+pub mod memory;
+pub mod shape;
 pub mod throughput;
 pub mod timing;
+pub mod training;
 pub mod work;
 
 use std::path::Path;

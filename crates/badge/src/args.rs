@@ -64,7 +64,7 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// Download a model or a task's data into the cache
     Fetch(FetchArgs),
-    /// Measure the engine: latency, throughput, kernels, loading
+    /// Measure engine and training: latency, throughput, kernels, loading, steps
     Bench(BenchArgs),
     /// Show what this machine will use, and test it for three seconds
     Doctor(DoctorArgs),

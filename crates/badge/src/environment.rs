@@ -34,7 +34,7 @@ pub(crate) fn threads(cli: &Cli) -> Result<usize> {
         // Its matrices are so small that handing work to a second thread costs more than it saves.
         (CommandName::Quickstart(_), None) => 1,
         // The variable belongs to the framework, which takes no part.
-        (CommandName::Bench(_), None) => available,
+        (CommandName::Bench(args), None) if !args.trains() => available,
         (_, None) => env::var(THREADS)
             .ok()
             .and_then(|n| n.parse().ok())
@@ -51,19 +51,17 @@ pub(crate) fn threads(cli: &Cli) -> Result<usize> {
 
 /// Starts the command again with the environment it needs; `None` when it is there already.
 ///
-/// Benchmarks run as they are: the engine has threads of its own, and memory is to be measured
-/// under the allocator's usual settings.
+/// Benchmarks of the engine run as they are: it has threads of its own, and memory is to be
+/// measured under the allocator's usual settings.
 ///
 /// # Errors
 /// When the program cannot start itself.
 pub(crate) fn prepare(cli: &Cli, threads: usize) -> Result<Option<ExitCode>> {
-    let computes = !matches!(
-        cli.command,
-        CommandName::Bench(_)
-            | CommandName::Completions(_)
-            | CommandName::Fetch(_)
-            | CommandName::Inspect(_)
-    );
+    let computes = match &cli.command {
+        CommandName::Bench(args) => args.trains(),
+        CommandName::Completions(_) | CommandName::Fetch(_) | CommandName::Inspect(_) => false,
+        _ => true,
+    };
     if !computes || env::var_os(PREPARED).is_some() {
         return Ok(None);
     }

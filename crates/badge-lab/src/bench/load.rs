@@ -1,6 +1,5 @@
 //! Milliseconds from files to a ready engine, and the memory it takes.
 
-use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
@@ -10,6 +9,7 @@ use badge_engine::EngineOptions;
 use serde::{Deserialize, Serialize};
 
 use super::machine::Rates;
+use super::memory::{Resident, mebibytes};
 use super::timing::{Repeats, Times};
 use super::{Setting, Subject, random_inputs, read_config, token_ids};
 use crate::table::{Column, Table};
@@ -60,13 +60,13 @@ pub fn load(
     (repeats, seed): (Repeats, u64),
 ) -> Result<LoadRow> {
     let config = read_config(directory)?;
-    let resident_before = resident_bytes();
+    let resident_before = Resident::of_this_process().now;
     let (mut subject, first) = timed(directory, options)?;
     let length = options.tokens_max.min(config.backbone.positions);
     let input = random_inputs(&config, &[length], seed);
     let policy = subject.policy(&PolicySpec::Full)?;
     subject.engine.classify(&token_ids(&input), &policy)?;
-    let resident_after = resident_bytes();
+    let resident_after = Resident::of_this_process().now;
     let (packed, workspace) = (
         subject.engine.packed_bytes() as u64,
         subject.engine.workspace_bytes() as u64,
@@ -101,19 +101,6 @@ fn timed(directory: &Path, options: &EngineOptions) -> Result<(Subject, f64)> {
     Ok((subject, start.elapsed().as_secs_f64()))
 }
 
-/// Memory of this process that lies in RAM; `None` where the system does not say.
-fn resident_bytes() -> Option<u64> {
-    resident_in(&fs::read_to_string("/proc/self/status").ok()?)
-}
-
-fn resident_in(status: &str) -> Option<u64> {
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(1024 * kib)
-}
-
 impl Load {
     /// A table of what was measured, for a terminal.
     pub fn to_text(&self) -> String {
@@ -145,26 +132,5 @@ impl Load {
             ]);
         }
         table.to_text()
-    }
-}
-
-fn mebibytes(bytes: Option<u64>) -> String {
-    bytes.map_or("-".to_owned(), |bytes| {
-        format!("{:.1}", bytes as f64 / f64::from(1 << 20))
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn resident_memory_is_read_in_kibibytes() {
-        assert_eq!(
-            resident_in("VmHWM:\t 9 kB\nVmRSS:\t   12 kB\n"),
-            Some(12 << 10)
-        );
-        assert_eq!(resident_in("VmHWM:\t 9 kB\n"), None);
-        assert_eq!(resident_in("VmRSS:\t many kB\n"), None);
     }
 }

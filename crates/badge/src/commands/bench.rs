@@ -1,18 +1,20 @@
-//! `badge bench`: how fast the engine is here, beside how fast this machine can be.
+//! `badge bench`: how fast engine and training are here, beside how fast this machine can be.
 
 mod kernels;
 mod latency;
 mod load;
 mod throughput;
+mod train;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use badge_core::config::ModelConfig;
 use badge_engine::kernels::isa::Isa;
 use badge_engine::{ClsFirst, EngineOptions, Precision};
-use badge_lab::bench::Report;
 use badge_lab::bench::machine::{BenchMachine, Peaks};
+use badge_lab::bench::{Report, check_lengths};
 use badge_lab::record::{Machine, Record, now};
 use badge_tasks::{file, hash};
 use badge_train::weights::SAFETENSORS_FILE;
@@ -24,6 +26,7 @@ use self::kernels::KernelsArgs;
 use self::latency::LatencyArgs;
 use self::load::LoadArgs;
 use self::throughput::ThroughputArgs;
+use self::train::TrainArgs;
 use super::{Session, Verdict};
 
 /// Flags of `badge bench`.
@@ -48,6 +51,15 @@ enum BenchCommand {
     Kernels(KernelsArgs),
     /// Milliseconds to load a model, and the memory it takes
     Load(LoadArgs),
+    /// Milliseconds of an optimiser step, and the memory it takes
+    Train(TrainArgs),
+}
+
+impl BenchArgs {
+    /// Whether the training framework takes part.
+    pub(crate) fn trains(&self) -> bool {
+        matches!(self.what, BenchCommand::Train(_))
+    }
 }
 
 /// Flags that every benchmark of a model takes.
@@ -120,6 +132,7 @@ pub(crate) fn run(args: &BenchArgs, session: Session) -> Result<Verdict> {
         BenchCommand::Throughput(args) => throughput::run(args, &bench),
         BenchCommand::Kernels(args) => kernels::run(args, &bench),
         BenchCommand::Load(args) => load::run(args, &bench),
+        BenchCommand::Train(args) => train::run(args, &bench),
     }?;
     Ok(Verdict::Done)
 }
@@ -266,6 +279,15 @@ impl PrecisionArgs {
     fn names(&self) -> Vec<&'static str> {
         self.all().into_iter().map(Precision::name).collect()
     }
+}
+
+/// Lengths in tokens from a JSON file that a model can take, and the file's SHA-256.
+fn read_lengths(path: &Path, config: &ModelConfig) -> Result<(Vec<usize>, String)> {
+    let text = file::read_text(path)?;
+    let lengths: Vec<usize> = serde_json::from_str(&text)
+        .with_context(|| format!("{}: not a JSON list of lengths", path.display()))?;
+    check_lengths(&path.display().to_string(), &lengths, config)?;
+    Ok((lengths, hash::sha256_hex(text.as_bytes())))
 }
 
 /// The record cannot take the place of a folder, nor lie in one that is not there: said before

@@ -40,6 +40,30 @@ pub(crate) const BENCHMARKS: &[Case] = &[
         &["--runs", "1..=1000000"],
     ),
     case(
+        "a training batch of no rows",
+        NOTHING,
+        "bench train --model model --batch 0 --length 4",
+        &["--batch", "1..=65536"],
+    ),
+    case(
+        "training rows longer than the model's positions",
+        NOTHING,
+        "bench train --model model --length 4096",
+        &["--length", "4096", "positions of the model"],
+    ),
+    case(
+        "dropout of everything",
+        NOTHING,
+        "bench train --model model --dropout 1",
+        &["--dropout", "[0, 1)"],
+    ),
+    case(
+        "an unknown shape",
+        NOTHING,
+        "bench train --shape huge",
+        &["--shape", "albert-base"],
+    ),
+    case(
         "no rounds",
         |setup| setup.write("lengths.json", "[3]"),
         "bench throughput --model model --lengths-file lengths.json --rounds 0",

@@ -305,3 +305,53 @@ fn a_record_holds_what_was_printed_and_where_it_comes_from() {
         assert!(setup.leftovers(".").is_empty(), "{arguments}");
     }
 }
+
+/// The one row of `bench train` on the tiny model.
+fn training(setup: &Setup, arguments: &str) -> Value {
+    let train = "bench train --model model --threads 1 --batch 3";
+    let report = document(setup, &format!("{train} {arguments}"));
+    assert_eq!(report["command"], "bench train");
+    assert_eq!(report["rows"].as_array().unwrap().len(), 1, "{report}");
+    report["rows"][0].clone()
+}
+
+#[test]
+fn training_is_timed_step_by_step() {
+    let setup = Setup::new();
+    let row = training(&setup, "--length 7 --runs 2");
+    for (name, expected) in [("batch", 3), ("batches", 1), ("tokens", 21), ("exits", 5)] {
+        assert_eq!(row[name], expected, "{name}");
+    }
+    let number = |name: &str| row[name].as_f64().unwrap();
+    assert!(0.0 < number("min_ms") && number("min_ms") <= number("median_ms"));
+    let tokens_per_second = 21.0 / number("round_seconds");
+    assert!((number("tokens_per_second") / tokens_per_second - 1.0).abs() < 1e-9);
+    assert!(number("gflops") > 0.0);
+    let memory = |name: &str| row[name].as_u64();
+    assert_eq!(
+        memory("resident_peak").is_some(),
+        memory("resident_before").is_some()
+    );
+    assert!(
+        memory("resident_peak") >= memory("resident_before"),
+        "{row}"
+    );
+}
+
+#[test]
+fn an_epoch_of_ragged_rows_counts_no_padding() {
+    let setup = Setup::new();
+    setup.write("lengths.json", "[3, 11, 5, 7, 2]");
+    let row = training(&setup, "--lengths-file lengths.json --runs 1");
+    assert_eq!((&row["batches"], &row["tokens"]), (&json!(2), &json!(28)));
+    // Work is that of the tokens, however they are batched.
+    let alone = training(&setup, "--lengths-file lengths.json --runs 1 --dropout 0.3");
+    let work =
+        |row: &Value| row["gflops"].as_f64().unwrap() * row["round_seconds"].as_f64().unwrap();
+    assert!((work(&row) / work(&alone) - 1.0).abs() < 1e-9);
+    let record = "bench train --model model --lengths-file lengths.json --runs 1 --out record.json";
+    assert!(stdout(&done(&setup, record)).contains("tokens/s"));
+    let record = Record::read(&setup.path("record.json")).unwrap();
+    let hashed: Vec<_> = record.data.keys().collect();
+    assert_eq!(hashed, ["lengths", "model.safetensors"]);
+}

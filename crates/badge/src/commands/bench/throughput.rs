@@ -8,15 +8,15 @@ use badge_core::policy::PolicySpec;
 use badge_lab::bench::exit_shares::ExitShares;
 use badge_lab::bench::throughput::{Batches, Throughput};
 use badge_lab::bench::timing::Repeats;
-use badge_lab::bench::{Subject, check_lengths, policy, random_inputs, read_config};
+use badge_lab::bench::{Subject, policy, random_inputs, read_config};
 use badge_tasks::split::SplitName;
-use badge_tasks::{Encoding, Tokenizer, file, hash};
+use badge_tasks::{Encoding, Tokenizer};
 use badge_train::data::EncodedSplit;
 use clap::Args;
 use serde_json::json;
 
 use super::super::{Session, sources};
-use super::{Bench, EngineArgs, check_out};
+use super::{Bench, EngineArgs, check_out, read_lengths};
 
 /// Flags of `badge bench throughput`.
 #[derive(Debug, Clone, Args)]
@@ -102,14 +102,11 @@ impl ThroughputArgs {
     fn inputs(&self, directory: &Path, config: &ModelConfig, session: Session) -> Result<Inputs> {
         match (&self.lengths_file, &self.task) {
             (Some(path), _) => {
-                let text = file::read_text(path)?;
-                let lengths: Vec<usize> = serde_json::from_str(&text)
-                    .with_context(|| format!("{}: not a JSON list of lengths", path.display()))?;
-                check_lengths(&path.display().to_string(), &lengths, config)?;
+                let (lengths, sha256) = read_lengths(path, config)?;
                 Ok(Inputs {
                     rows: random_inputs(config, &lengths, session.seed),
                     name: "lengths".to_owned(),
-                    sha256: hash::sha256_hex(text.as_bytes()),
+                    sha256,
                 })
             }
             (None, Some(task)) => self.rows_of(task, directory, (config, session)),
