@@ -110,13 +110,16 @@ pub struct Place<'a> {
     pub start: Start,
 }
 
-/// What a run may use. It decides how long the run takes, not what comes of it.
+/// What a run may use. It decides how long the run takes; what comes of it differs by no more than
+/// rounding.
 #[derive(Debug, Clone, Copy)]
 pub struct Means<'a> {
     /// Threads of the engine that scores the dev split; those of the training are the process's.
     pub threads: usize,
     /// Where token ids are kept.
     pub tokens: &'a TokenCache,
+    /// Where the model is trained.
+    pub device: &'a Device,
 }
 
 /// A finished run.
@@ -206,7 +209,7 @@ pub fn fine_tune(
         Ok(encoded)
     };
     let (train, dev) = (encoded(&data.train)?, encoded(&data.dev)?);
-    let model = MultiExitModel::new(backbone.config, &backbone.weights, &Device::Cpu)?;
+    let model = MultiExitModel::new(backbone.config, &backbone.weights, means.device)?;
     drop(backbone.weights);
     let train_data = TrainData {
         train: &train,
@@ -226,10 +229,15 @@ pub fn fine_tune(
     };
     let observers: Vec<&mut dyn Observer> =
         vec![&mut description, &mut log, &mut tensorboard, observer];
-    let evaluator = PackedEvaluator::new(means.threads)?;
-    let evaluated_by = evaluator.provenance();
-    let trainer = Trainer::new(&model, train_data, config, (directory, start), observers)?
-        .with_evaluator(evaluator);
+    let mut trainer = Trainer::new(&model, train_data, config, (directory, start), observers)?;
+    let evaluated_by = if let Device::Cpu = means.device {
+        let evaluator = PackedEvaluator::new(means.threads)?;
+        let provenance = evaluator.provenance();
+        trainer = trainer.with_evaluator(evaluator);
+        provenance
+    } else {
+        Provenance::of_trainer(means.device)
+    };
     file::create_folder(directory)?;
     file::remove_leftovers(directory)?;
     let progress = trainer.run()?;

@@ -15,10 +15,13 @@ use badge_core::exit::Depth;
 use badge_core::policy::{ExitReason, Policy};
 use badge_tasks::{Encoding, Target};
 use badge_train::Device;
+use badge_train::DeviceName;
 use badge_train::data::EncodedSplit;
 use badge_train::evaluate::ExitLogits;
 use badge_train::model_directory::read_model;
 use serde::{Deserialize, Serialize};
+
+use crate::record::Machine;
 
 pub use badge_engine::Precision;
 pub use packed::PackedInference;
@@ -88,8 +91,23 @@ pub struct Provenance {
     pub name: String,
     /// The numbers that were multiplied: `f32`, `bf16` or `int8`.
     pub precision: String,
-    /// The vector instructions that were used.
+    /// The vector instructions that were used, or `cuda`.
     pub instruction_set: String,
+}
+
+impl Provenance {
+    /// The trainer's model on a device.
+    pub fn of_trainer(device: &Device) -> Self {
+        let instruction_set = match device {
+            Device::Cpu => Machine::detect(1, "f32").instruction_set,
+            _ => "cuda".to_owned(),
+        };
+        Self {
+            name: Code::Trainer.name().to_owned(),
+            precision: "f32".to_owned(),
+            instruction_set,
+        }
+    }
 }
 
 impl fmt::Display for Provenance {
@@ -151,6 +169,8 @@ pub struct InferenceOptions {
     pub precision: Precision,
     /// Threads of the engine; those of the trainer's framework are the process's.
     pub threads: usize,
+    /// Where the trainer's model is computed; the engine knows the CPU alone.
+    pub device: DeviceName,
 }
 
 /// Reads a model directory.
@@ -159,14 +179,21 @@ pub struct InferenceOptions {
 /// Names the file, key or tensor that is wrong, or the precision that the code does not have.
 pub fn open(directory: &Path, options: &InferenceOptions) -> Result<Box<dyn Inference>> {
     match options.code {
-        Code::Engine => Ok(Box::new(PackedInference::load(directory, options)?)),
+        Code::Engine => {
+            ensure!(
+                options.device == DeviceName::Cpu,
+                "--device: the engine computes on the CPU; --engine trainer does on {}",
+                options.device
+            );
+            Ok(Box::new(PackedInference::load(directory, options)?))
+        }
         Code::Trainer => {
             ensure!(
                 options.precision == Precision::F32,
                 "--precision: the trainer's model computes in f32, not in {}",
                 options.precision
             );
-            let model = read_model(directory, &Device::Cpu)?;
+            let model = read_model(directory, &options.device.open()?)?;
             Ok(Box::new(Reference::new(model)))
         }
     }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use badge_core::policy::{DivergenceBased, FixedDepth, PolicySpec};
 use badge_tasks::{Example, LabelSpace, MetricKind, TaskData, TokenCache, Tokenizer, score};
+use badge_train::Device;
 use badge_train::data::EncodedSplit;
 use badge_train::evaluate::ExitLogits;
 use badge_train::observer::Observer;
@@ -146,6 +147,7 @@ impl Quickstart {
         let means = Means {
             threads,
             tokens: &TokenCache::off(),
+            device: &Device::Cpu,
         };
         let config = training(self.seed);
         fine_tune(backbone, &self.data, &config, (place, means), observer)

@@ -1,5 +1,7 @@
 //! The single place that takes the autodiff framework's types into our names.
 
+pub(crate) mod device;
+
 pub(crate) use candle_core::backprop::GradStore;
 pub(crate) use candle_core::pickle;
 pub(crate) use candle_core::{

@@ -28,3 +28,4 @@ pub mod weights;
 
 pub use error::{Error, Result};
 pub use framework::Device;
+pub use framework::device::DeviceName;

@@ -12,8 +12,7 @@ use badge_train::evaluate::{ExitLogits, evaluate};
 use badge_train::infer::classify;
 use badge_train::model::MultiExitModel;
 
-use super::{Answer, Code, Inference, OnRow, Provenance};
-use crate::record::Machine;
+use super::{Answer, Inference, OnRow, Provenance};
 
 /// The trainer's model, owned or borrowed: what the engine is held against.
 #[derive(Debug)]
@@ -34,11 +33,7 @@ impl<M: Borrow<MultiExitModel>> Inference for Reference<M> {
     }
 
     fn provenance(&self) -> Provenance {
-        Provenance {
-            name: Code::Trainer.name().to_owned(),
-            precision: "f32".to_owned(),
-            instruction_set: Machine::detect(1, "f32").instruction_set,
-        }
+        Provenance::of_trainer(self.model.borrow().device())
     }
 
     fn all_exits(&mut self, rows: &EncodedSplit, on_row: OnRow) -> Result<ExitLogits> {

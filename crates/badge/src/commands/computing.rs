@@ -7,6 +7,7 @@ use std::str::FromStr;
 use anyhow::Result;
 use badge_lab::inference::{Code, Inference, InferenceOptions, Precision, Provenance, open};
 use badge_lab::record::Machine;
+use badge_train::DeviceName;
 use clap::Args;
 
 use super::Session;
@@ -15,20 +16,33 @@ use super::Session;
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ComputingArgs {
     /// What computes: the engine, or the trainer's model, which is slower and its reference
-    #[arg(long, value_name = "engine|trainer", default_value_t)]
-    pub(crate) engine: Code,
+    /// [default: engine on the CPU, trainer on other devices]
+    #[arg(long, value_name = "engine|trainer")]
+    engine: Option<Code>,
     /// The numbers that the engine multiplies: f32, bf16 or int8
     #[arg(long, default_value_t = Precision::F32)]
     pub(crate) precision: Precision,
+    /// Where it computes: cpu, cuda or cuda:N, which only the trainer's model does
+    #[arg(long, value_name = "cpu|cuda[:N]", default_value_t)]
+    device: DeviceName,
 }
 
 impl ComputingArgs {
+    /// The code that was typed, or that the device needs.
+    pub(crate) fn engine(&self) -> Code {
+        self.engine.unwrap_or(match self.device {
+            DeviceName::Cpu => Code::Engine,
+            DeviceName::Cuda(_) => Code::Trainer,
+        })
+    }
+
     /// Reads a model directory for them.
     pub(super) fn open(&self, directory: &Path, session: Session) -> Result<Box<dyn Inference>> {
         let options = InferenceOptions {
-            code: self.engine,
+            code: self.engine(),
             precision: self.precision,
             threads: session.threads,
+            device: self.device,
         };
         open(directory, &options)
     }
@@ -48,7 +62,11 @@ impl Yardstick {
             Self::Engine(precision) => (Code::Engine, precision),
             Self::Trainer => (Code::Trainer, Precision::F32),
         };
-        ComputingArgs { engine, precision }
+        ComputingArgs {
+            engine: Some(engine),
+            precision,
+            device: DeviceName::Cpu,
+        }
     }
 }
 

@@ -136,7 +136,7 @@ impl EvalArgs {
         serde_json::json!({
             "task": self.task, "split": self.split, "max_length": self.max_length,
             "replay": self.replay, "policies": self.policy, "model": sources::label(&self.model),
-            "engine": self.computing.engine, "precision": self.computing.precision.to_string(),
+            "engine": self.computing.engine(), "precision": self.computing.precision.to_string(),
             "compare": self.compare.map(|yardstick| yardstick.to_string()),
         })
     }

@@ -11,6 +11,7 @@ use badge_lab::quickstart::corpus::Grade;
 use badge_lab::quickstart::{Quickstart, Results, ShownLine, files, grade_table, training};
 use badge_lab::record::{RECORD_FILE, Record, now};
 use badge_lab::tables::policy_table;
+use badge_train::DeviceName;
 use badge_train::checkpoint::{Progress, discard};
 use clap::Args;
 use serde::Serialize;
@@ -50,6 +51,7 @@ pub(crate) fn run(args: &QuickstartArgs, session: Session) -> Result<Verdict> {
         code: Code::Engine,
         precision: Precision::F32,
         threads: session.threads,
+        device: DeviceName::Cpu,
     };
     let mut model = open(out, &options)?;
     let results = quickstart.evaluate(&mut *model, out, &mut |rows| bar.inc(rows as u64))?;

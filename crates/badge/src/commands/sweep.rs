@@ -135,7 +135,7 @@ impl SweepArgs {
         serde_json::json!({
             "task": self.task, "split": self.split, "max_length": self.max_length,
             "policies": families, "timed_rows": self.timed_rows,
-            "model": sources::label(&self.model), "engine": self.computing.engine,
+            "model": sources::label(&self.model), "engine": self.computing.engine(),
             "precision": self.computing.precision.to_string(),
         })
     }

@@ -12,6 +12,7 @@ use badge_lab::inference::Provenance;
 use badge_lab::model_card::ModelCard;
 use badge_lab::record::{Machine, RECORD_FILE, Record, now};
 use badge_tasks::{TaskData, file, hash};
+use badge_train::DeviceName;
 use badge_train::checkpoint::{CHECKPOINT_FILE, discard};
 use badge_train::method::{ExitWeights, Method};
 use badge_train::optimizer::AdamWConfig;
@@ -53,6 +54,9 @@ pub(crate) struct TrainArgs {
     #[command(flatten)]
     #[serde(skip)]
     cache: sources::CacheArgs,
+    /// Where to train: cpu, or cuda or cuda:N with the cargo feature cuda [default: cpu]
+    #[arg(long, value_name = "cpu|cuda[:N]")]
+    device: Option<DeviceName>,
     /// badge (joint training with bypasses) or joint (without) [default: badge]
     #[arg(long)]
     method: Option<MethodName>,
@@ -176,6 +180,7 @@ pub(crate) fn run(args: TrainArgs, session: Session) -> Result<Verdict> {
     let (backbone_name, task_name, out) = args.required()?;
     let config = args.train_config();
     config.check()?;
+    let device = args.device.unwrap_or_default().open()?;
     if already_finished(&args, (&config, out), session)? {
         return Ok(Verdict::Done);
     }
@@ -195,6 +200,7 @@ pub(crate) fn run(args: TrainArgs, session: Session) -> Result<Verdict> {
     let means = Means {
         threads: session.threads,
         tokens: &args.cache.tokens(),
+        device: &device,
     };
     let tuned = fine_tune(backbone, &data, &config, (place, means), &mut progress)?;
     drop(progress);
@@ -480,6 +486,7 @@ impl TrainArgs {
         serde_json::json!({
             "backbone": self.backbone.as_deref().map(sources::label),
             "task": self.task,
+            "device": self.device.unwrap_or_default(),
             "training": config,
             "early_exit": tuned.model.config().early_exit,
         })

@@ -48,6 +48,30 @@ pub(crate) const FLAGS: &[Case] = &[
         &["--engine", "`steam`", "trainer"],
     ),
     case(
+        "an unknown device",
+        NOTHING,
+        "predict --model model --device gpu texts.txt",
+        &["--device", "`gpu`", "cuda:0"],
+    ),
+    case(
+        "the engine on a GPU",
+        NOTHING,
+        "predict --model model --device cuda --engine engine texts.txt",
+        &["--device", "CPU", "--engine trainer"],
+    ),
+    case(
+        "a GPU that is not there to train on",
+        NOTHING,
+        "train --backbone model --task task.toml --out out --device cuda:1000",
+        &["--device", "cuda:1000"],
+    ),
+    case(
+        "a GPU that is not there to evaluate on",
+        NOTHING,
+        "eval --model model --task task.toml --device cuda:1000",
+        &["--device", "cuda:1000"],
+    ),
+    case(
         "unknown precision",
         NOTHING,
         "predict --model model --precision fp4 texts.txt",
