@@ -5,9 +5,10 @@ use badge_core::checkpoint::names::{self, ModuleName};
 use badge_core::config::{Family, ModelConfig};
 use badge_core::exit::Pooler;
 use badge_kernels::activation::Activation;
-use badge_kernels::gemm::{Epilogue, Input, Output, PackedMatrix, Precision, gemm};
+use badge_kernels::gemm::{Epilogue, Input, Output, PackedMatrix, Precision, Upcoming, gemm};
 use badge_kernels::layer_norm::LayerNorm;
-use badge_kernels::matrix::{Matrix, Rows};
+use badge_kernels::matrix::{Matrix, Rows, RowsMut};
+use badge_kernels::narrow::narrow_product;
 use badge_kernels::threads::Pool;
 
 use crate::error::Result;
@@ -36,6 +37,16 @@ pub(crate) struct Linear {
     weights: PackedMatrix,
     bias: Option<Vec<f32>>,
 }
+
+/// `y = g(x Wᵀ + b)` in f32 with few outputs, which lie unpacked.
+#[derive(Debug)]
+pub(crate) struct NarrowLinear {
+    weights: Matrix<f32>,
+    bias: Option<Vec<f32>>,
+}
+
+/// Weights that the operations after a product read: those of an exit, at most.
+pub(crate) type Next = [Upcoming; 4];
 
 /// Takes tensors from a source and packs them.
 pub(crate) struct Packer<'a> {
@@ -157,6 +168,22 @@ impl Packer<'_> {
         })
     }
 
+    /// A linear layer of few outputs.
+    pub(crate) fn narrow_linear(
+        &mut self,
+        name: &ModuleName,
+        shape: [usize; 2],
+        has_bias: bool,
+    ) -> Result<NarrowLinear> {
+        let values = self.source.take(&name.weight(), &shape)?;
+        let weights = Matrix::from_rows(&values, shape[1]);
+        let bias = has_bias.then(|| self.vector(&name.bias(), shape[0]));
+        Ok(NarrowLinear {
+            weights,
+            bias: bias.transpose()?,
+        })
+    }
+
     /// Linear layers of the same input as one whose outputs lie side by side.
     pub(crate) fn side_by_side(
         &mut self,
@@ -212,12 +239,12 @@ impl Linear {
         let epilogue = Epilogue {
             bias: self.bias.as_deref(),
             activation,
-            residual: None,
+            ..Epilogue::NONE
         };
         gemm(pool, input, &self.weights, &epilogue, output);
     }
 
-    /// The same without activation and with a residual sum.
+    /// The same without activation and with a residual sum; `next` is multiplied afterwards.
     ///
     /// # Shapes
     /// `[M, inputs]` and residual `[M, outputs]` to `[M, outputs]`.
@@ -225,15 +252,50 @@ impl Linear {
         &self,
         pool: &Pool,
         input: Input<'_>,
-        residual: Rows<'_, f32>,
+        (residual, next): (Rows<'_, f32>, &[Upcoming]),
         output: Output<'_>,
     ) {
         let epilogue = Epilogue {
             bias: self.bias.as_deref(),
             activation: Activation::Identity,
             residual: Some(residual),
+            next,
         };
         gemm(pool, input, &self.weights, &epilogue, output);
+    }
+
+    /// Where the weights lie.
+    pub(crate) fn upcoming(&self) -> Upcoming {
+        Upcoming::from(&self.weights)
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.weights.bytes() + self.bias.as_deref().map_or(0, size_of_val)
+    }
+}
+
+impl NarrowLinear {
+    /// # Shapes
+    /// `[M, inputs] -> [M, outputs]`
+    pub(crate) fn forward(
+        &self,
+        pool: &Pool,
+        input: Rows<'_, f32>,
+        activation: Activation,
+        output: RowsMut<'_, f32>,
+    ) {
+        narrow_product(
+            pool,
+            input,
+            &self.weights,
+            (self.bias.as_deref(), activation),
+            output,
+        );
+    }
+
+    /// Where the weights lie.
+    pub(crate) fn upcoming(&self) -> Upcoming {
+        Upcoming::from(&self.weights)
     }
 
     pub(crate) fn bytes(&self) -> usize {

@@ -151,8 +151,15 @@ impl Pass<'_> {
             hidden,
             selection,
             layer,
+            exits,
             ..
         } = &mut *self.space;
+        // The exit of one depth will do: a pass over several has rows enough to hide its waiting.
+        let next = exits.entries.first().and_then(|entry| {
+            let exit = self.model.exits[entry.depth.index().0].as_ref()?;
+            Some(exit.upcoming(self.model))
+        });
+        layer.products.next = next.unwrap_or_default();
         block
             .last
             .feed_forward_sum(self.machine, hidden, selection, layer);

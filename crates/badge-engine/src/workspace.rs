@@ -14,7 +14,7 @@ use badge_kernels::matrix::Matrix;
 use crate::activations::{Activations, Factors};
 use crate::model::embeddings::EmbeddingSpace;
 use crate::options::EngineOptions;
-use crate::packed::{PackedModel, Precisions};
+use crate::packed::{Next, PackedModel, Precisions};
 use crate::schedule::Selection;
 use crate::sequence::Sequence;
 
@@ -61,6 +61,8 @@ pub(crate) struct ProductSpace {
     pub(crate) inner: Activations,
     /// Before each of the two layer norms: `[M, D]`.
     pub(crate) sum: Matrix<f32>,
+    /// What is multiplied after the block: the weights of its exit, if that is wanted.
+    pub(crate) next: Next,
 }
 
 /// Memory of the exits: one row a sequence that asks for one.
@@ -173,6 +175,7 @@ impl ProductSpace {
             attended: Activations::zeros(t, d, precisions.blocks),
             inner: Activations::for_product(t, backbone.intermediate, precisions.blocks),
             sum: Matrix::zeros(t, d),
+            next: Next::default(),
         }
     }
 }

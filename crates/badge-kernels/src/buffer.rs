@@ -1,15 +1,24 @@
-//! Memory for weights and activations: aligned to cache lines, on huge pages where it is large.
+//! Memory for weights and activations: aligned to cache lines, side by side on huge pages.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Vector loads never straddle two cache lines.
 const CACHE_LINE: usize = 64;
 
-/// A page of this size covers 512 ordinary ones: a pass over 28 MB of packed weights then misses
-/// the translation buffer a few times instead of thousands of times.
+/// A page of this size covers 512 ordinary ones.
+///
+/// Single rows times weights, as exits multiply them, wait for the translation of addresses more
+/// than for memory where weights lie on ordinary pages: a pooler of 1.2 MB spans 288 of them, and a
+/// virtual machine may read twenty tables for each.
 const HUGE_PAGE: usize = 2 << 20;
+
+/// Bytes that are asked of the system at a time. What is not handed out is never touched, so it
+/// costs addresses, not memory. Miri would not see a read beyond a buffer inside a region, so there
+/// each buffer has its own.
+const REGION: usize = if cfg!(miri) { 0 } else { 32 << 20 };
 
 /// Numbers for which all-zero bytes are a value, zero itself.
 ///
@@ -28,11 +37,80 @@ unsafe impl Zeroable for i8 {}
 // SAFETY: a transparent u16.
 unsafe impl Zeroable for half::bf16 {}
 
+/// Memory from the system, returned when the last buffer in it is dropped.
+#[derive(Debug)]
+struct Region {
+    start: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: a region is only an address and a size; buffers in it do not overlap.
+unsafe impl Send for Region {}
+// SAFETY: as above.
+unsafe impl Sync for Region {}
+
+impl Region {
+    /// Room for `bytes` or more.
+    fn with_room(bytes: usize) -> Self {
+        let (size, align) = if cfg!(miri) {
+            (bytes, CACHE_LINE)
+        } else {
+            (bytes.max(REGION).next_multiple_of(HUGE_PAGE), HUGE_PAGE)
+        };
+        let layout = Layout::from_size_align(size, align).expect("buffers fit the address space");
+        // SAFETY: only buffers with elements ask for a region, so the size is not zero.
+        let start = unsafe { alloc(layout) };
+        let Some(start) = NonNull::new(start) else {
+            handle_alloc_error(layout)
+        };
+        advise_huge_pages(start.as_ptr(), size);
+        Self { start, layout }
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        // SAFETY: allocated with this very layout, and no buffer uses it any more.
+        unsafe { dealloc(self.start.as_ptr(), self.layout) };
+    }
+}
+
+/// The region that is handed out at present, and how much of it has been.
+struct Current {
+    region: Arc<Region>,
+    used: usize,
+}
+
+static CURRENT: Mutex<Option<Current>> = Mutex::new(None);
+
+/// `bytes` bytes at a cache line that nobody else has, and the region that they belong to.
+fn take(bytes: usize) -> (NonNull<u8>, Arc<Region>) {
+    let bytes = bytes
+        .checked_next_multiple_of(CACHE_LINE)
+        .expect("buffers fit the address space");
+    let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut place = match current.take() {
+        Some(place) if place.region.layout.size() - place.used >= bytes => place,
+        _ => Current {
+            region: Arc::new(Region::with_room(bytes)),
+            used: 0,
+        },
+    };
+    // SAFETY: the region has room for `bytes` more behind what is used.
+    let start = unsafe { place.region.start.add(place.used) };
+    place.used += bytes;
+    let region = Arc::clone(&place.region);
+    *current = (place.used < place.region.layout.size()).then_some(place);
+    (start, region)
+}
+
 /// A slice of numbers that starts at a cache line.
 #[derive(Debug)]
 pub(crate) struct Buffer<T> {
     start: NonNull<T>,
     length: usize,
+    /// Keeps the memory; none without elements.
+    _region: Option<Arc<Region>>,
 }
 
 // SAFETY: the buffer owns its memory, and its elements are plain numbers.
@@ -40,39 +118,27 @@ unsafe impl<T: Zeroable> Send for Buffer<T> {}
 // SAFETY: shared access only reads plain numbers.
 unsafe impl<T: Zeroable> Sync for Buffer<T> {}
 
-impl<T> Buffer<T> {
-    fn layout(length: usize) -> Layout {
-        let bytes = length
-            .checked_mul(size_of::<T>())
-            .expect("the buffer fits the address space");
-        let align = if bytes >= HUGE_PAGE {
-            HUGE_PAGE
-        } else {
-            CACHE_LINE
-        };
-        Layout::from_size_align(bytes, align).expect("the buffer fits the address space")
-    }
-}
-
 impl<T: Zeroable> Buffer<T> {
     /// `length` zeros.
     pub(crate) fn zeroed(length: usize) -> Self {
-        let layout = Self::layout(length);
-        if layout.size() == 0 {
+        let bytes = length
+            .checked_mul(size_of::<T>())
+            .expect("the buffer fits the address space");
+        if bytes == 0 {
             return Self {
                 start: NonNull::dangling(),
                 length: 0,
+                _region: None,
             };
         }
-        // SAFETY: the layout has a size other than zero.
-        let bytes = unsafe { alloc(layout) };
-        let Some(start) = NonNull::new(bytes.cast::<T>()) else {
-            handle_alloc_error(layout)
-        };
-        advise_huge_pages(bytes, layout.size());
-        // SAFETY: `bytes` was allocated with `layout.size()` bytes just now.
-        unsafe { bytes.write_bytes(0, layout.size()) };
-        Self { start, length }
+        let (start, region) = take(bytes);
+        // SAFETY: these bytes are this buffer's alone.
+        unsafe { start.write_bytes(0, bytes) };
+        Self {
+            start: start.cast(),
+            length,
+            _region: Some(region),
+        }
     }
 
     /// Bytes held.
@@ -84,22 +150,12 @@ impl<T: Zeroable> Buffer<T> {
 /// Asks for huge pages before the memory is first touched; without them all still works.
 fn advise_huge_pages(bytes: *mut u8, length: usize) {
     #[cfg(all(target_os = "linux", not(miri)))]
-    if length >= HUGE_PAGE {
-        // SAFETY: the range was allocated by the caller; the advice changes no content.
-        unsafe { libc::madvise(bytes.cast(), length, libc::MADV_HUGEPAGE) };
+    // SAFETY: the range was allocated by the caller; the advice changes no content.
+    unsafe {
+        libc::madvise(bytes.cast(), length, libc::MADV_HUGEPAGE);
     }
     #[cfg(not(all(target_os = "linux", not(miri))))]
     let _ = (bytes, length);
-}
-
-impl<T> Drop for Buffer<T> {
-    fn drop(&mut self) {
-        let layout = Self::layout(self.length);
-        if layout.size() > 0 {
-            // SAFETY: allocated with this very layout; elements have no destructor.
-            unsafe { dealloc(self.start.as_ptr().cast(), layout) };
-        }
-    }
 }
 
 impl<T> Deref for Buffer<T> {
@@ -134,8 +190,29 @@ mod tests {
     }
 
     #[test]
-    fn large_buffers_start_at_huge_pages() {
-        let buffer = Buffer::<u8>::zeroed(HUGE_PAGE + 1);
-        assert!((buffer.as_ptr() as usize).is_multiple_of(HUGE_PAGE));
+    fn buffers_lie_side_by_side_and_never_overlap() {
+        let mut buffers: Vec<_> = (0..200_u8)
+            .map(|i| (i, Buffer::<u8>::zeroed(usize::from(i) * 37 + 1)))
+            .collect();
+        for (i, buffer) in &mut buffers {
+            buffer.fill(*i);
+        }
+        buffers.retain(|(i, _)| i % 3 > 0);
+        let more: Vec<_> = (0..50).map(|_| Buffer::<u8>::zeroed(4096)).collect();
+        assert!(more.iter().all(|buffer| buffer.iter().all(|x| *x == 0)));
+        for (i, buffer) in &buffers {
+            assert!(buffer.iter().all(|x| x == i));
+        }
+    }
+
+    #[test]
+    #[cfg_attr(
+        miri,
+        ignore = "half a minute of zeros; small buffers run the same code"
+    )]
+    fn a_buffer_may_be_larger_than_a_region() {
+        let mut buffer = Buffer::<u8>::zeroed(REGION + 1);
+        buffer[REGION] = 7;
+        assert_eq!(buffer[REGION - 1..], [0, 7]);
     }
 }

@@ -19,7 +19,7 @@ use half::bf16;
 
 use crate::activation::Activation;
 use crate::isa::Isa;
-use crate::matrix::{Rows, RowsMut, SharedRows};
+use crate::matrix::{Matrix, Rows, RowsMut, SharedRows};
 use crate::quantise::QuantisedRows;
 use crate::threads::{Pool, Task};
 
@@ -115,7 +115,7 @@ pub enum Output<'a> {
     Bf16(RowsMut<'a, bf16>),
 }
 
-/// What happens to the sums before they are written.
+/// What happens to the sums before they are written, and what comes after them.
 #[derive(Debug, Clone, Copy)]
 pub struct Epilogue<'a> {
     /// `b: [N]`, added first.
@@ -124,6 +124,10 @@ pub struct Epilogue<'a> {
     pub activation: Activation,
     /// `R: [M, N]`, added last.
     pub residual: Option<Rows<'a, f32>>,
+    /// Weights that the operations after the product read. A single row that meets them would wait
+    /// for memory, which the product leaves idle: so it asks for them on its way. Products of fewer
+    /// than three tiles of rows have no time to spare and ask for nothing.
+    pub next: &'a [Upcoming],
 }
 
 impl Epilogue<'_> {
@@ -132,6 +136,7 @@ impl Epilogue<'_> {
         bias: None,
         activation: Activation::Identity,
         residual: None,
+        next: &[],
     };
 }
 
@@ -274,6 +279,9 @@ struct Parts {
 /// the 1 MiB of Zen 4 and 5, a quarter of the 2 MiB of Sapphire Rapids.
 const ROWS_IN_CACHE: usize = 512 << 10;
 
+/// Multiply-adds below which a product is not split: the caller is done before others have joined.
+const WORK_WORTH_SHARING: usize = 64 << 10;
+
 /// Parts per thread: enough that a core which lost time to something else is relieved by the other,
 /// few enough that claiming them costs nothing.
 const PARTS_PER_THREAD: usize = 4;
@@ -282,7 +290,8 @@ impl Parts {
     fn of(rows: usize, row_bytes: usize, panels: usize, pool: &Pool) -> Self {
         let rows_in_cache = (ROWS_IN_CACHE / row_bytes.max(1)).max(TILE_ROWS);
         let threads = pool.threads();
-        let wanted = if threads == 1 {
+        let work = rows * panels * PANEL * (row_bytes / size_of::<f32>());
+        let wanted = if threads == 1 || work < WORK_WORTH_SHARING {
             1
         } else {
             threads * PARTS_PER_THREAD
@@ -317,6 +326,45 @@ fn share(total: usize, parts: usize, index: usize) -> std::ops::Range<usize> {
     total * index / parts..total * (index + 1) / parts
 }
 
+/// Where weights lie that a later operation reads: an address to ask for, never read through.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Upcoming {
+    address: usize,
+    bytes: usize,
+}
+
+impl From<&PackedMatrix> for Upcoming {
+    fn from(weights: &PackedMatrix) -> Self {
+        Self {
+            address: weights.panel(0).addr(),
+            bytes: weights.panel_bytes(),
+        }
+    }
+}
+
+impl From<&Matrix<f32>> for Upcoming {
+    fn from(weights: &Matrix<f32>) -> Self {
+        Self {
+            address: weights.row(0).as_ptr().addr(),
+            bytes: weights.bytes(),
+        }
+    }
+}
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+/// Where a tile lies.
+struct Place {
+    /// Its first row.
+    first: usize,
+    panel: usize,
+    /// Which of the tiles of its panel.
+    index: usize,
+    /// How many these are.
+    tiles: usize,
+}
+
 /// A tile whose sums are in the buffer.
 struct Done {
     /// Rows of the output.
@@ -348,7 +396,13 @@ impl Product<'_> {
         let mut panels = panels.clone();
         if let (1, Some(wide)) = (rows.len(), self.wide) {
             while panels.len() >= WIDE {
-                let tile = self.tile(rows.start, panels.start, 0, &mut buffer);
+                let place = Place {
+                    first: rows.start,
+                    panel: panels.start,
+                    index: 0,
+                    tiles: 1,
+                };
+                let tile = self.tile(&place, &mut buffer);
                 // SAFETY: as below; there are `WIDE` panels from `panels.start` on, and the buffer
                 // has a row for each.
                 unsafe { wide(&tile) };
@@ -370,7 +424,13 @@ impl Product<'_> {
                 // Tiles of even height: 8 + 8 + 1 rows would waste most of the last one.
                 let part = share(rows.len(), tiles, index);
                 let part = rows.start + part.start..rows.start + part.end;
-                let tile = self.tile(part.start, panel, index, &mut buffer);
+                let place = Place {
+                    first: part.start,
+                    panel,
+                    index,
+                    tiles,
+                };
+                let tile = self.tile(&place, &mut buffer);
                 // SAFETY: `tiles` belongs to the pool's instruction set, which the machine has; the
                 // tile's `part.len()` rows and its panel hold `groups` groups, and `buffer` has room
                 // for the highest tile.
@@ -386,19 +446,41 @@ impl Product<'_> {
         }
     }
 
-    /// Tile `index` over `panel`, from row `first` on.
-    fn tile(&self, first: usize, panel: usize, index: usize, buffer: &mut tile::Buffer) -> Tile {
+    fn tile(&self, place: &Place, buffer: &mut tile::Buffer) -> Tile {
         let (start, stride) = self.input.address();
         Tile {
             groups: self.weights.groups(),
             // Row `first` exists; `gemm` has checked count, columns and padding.
-            input: start.wrapping_add(first * stride),
+            input: start.wrapping_add(place.first * stride),
             input_stride: stride,
-            panel: self.weights.panel(panel),
-            ahead: self.weights.ahead(panel, index),
-            scales: self.weights.scales(panel),
+            panel: self.weights.panel(place.panel),
+            ahead: self.ahead(place),
+            scales: self.weights.scales(place.panel),
             sums: buffer.as_mut_ptr(),
         }
+    }
+
+    /// What a tile asks for while it computes. The first two tiles of a panel ask for the next
+    /// panel; the others would find it in the cache already, so the last of them in the product ask
+    /// for what comes after it, a line a group.
+    fn ahead(&self, place: &Place) -> *const u8 {
+        let own = self.weights.ahead(place.panel, place.index);
+        let Some(spare) = place.index.checked_sub(pack::TILES_PER_PANEL) else {
+            return own;
+        };
+        let per_panel = place.tiles - pack::TILES_PER_PANEL;
+        let to_come = (self.weights.panels() - place.panel) * per_panel - spare;
+        let mut behind = 0;
+        for upcoming in self.epilogue.next.iter().rev() {
+            let pieces = upcoming.bytes.div_ceil(self.weights.groups() * LINE);
+            if to_come <= behind + pieces {
+                let piece = behind + pieces - to_come;
+                let offset = piece * self.weights.groups() * LINE;
+                return std::ptr::without_provenance(upcoming.address + offset);
+            }
+            behind += pieces;
+        }
+        own
     }
 
     /// Writes a tile's sums to the output.

@@ -18,6 +18,7 @@ pub mod gemm;
 pub mod isa;
 pub mod layer_norm;
 pub mod matrix;
+pub mod narrow;
 pub mod peak;
 pub mod quantise;
 pub mod reference;

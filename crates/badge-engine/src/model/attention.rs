@@ -83,7 +83,7 @@ impl Attention {
         machine.run(Operation::AttentionOutput, |pool| {
             let context = space.context.input(m);
             self.output
-                .forward_and_add(pool, context, x.wide(m), Output::F32(sum)); // [M, D]
+                .forward_and_add(pool, context, (x.wide(m), &[]), Output::F32(sum)); // [M, D]
         });
         machine.run(Operation::LayerNorm, |pool| {
             let attended = space.attended.norm_output(0..m);

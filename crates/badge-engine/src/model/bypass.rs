@@ -5,18 +5,18 @@ use std::ops::Range;
 use badge_core::bypass::{BypassConfig, BypassLayerNorm};
 use badge_core::checkpoint::names;
 use badge_kernels::activation::Activation;
-use badge_kernels::gemm::{Input, Output};
+use badge_kernels::gemm::{Input, Output, Upcoming};
 use badge_kernels::layer_norm::{LayerNorm, layer_norm};
 use badge_kernels::threads::Pool;
 
 use crate::error::Result;
-use crate::packed::{Linear, Packer, activation, norm_bytes};
+use crate::packed::{Linear, NarrowLinear, Packer, activation, norm_bytes};
 use crate::workspace::ExitSpace;
 
 /// `H'_m = LN(H_{m,F} + g(H_{m-1} W_down) W_up)` — paper, Eq. (1) and (2).
 #[derive(Debug)]
 pub(crate) struct Bypass {
-    down: Linear,
+    down: NarrowLinear,
     up: Linear,
     activation: Activation,
     /// `None` where the block's last LayerNorm is used a second time.
@@ -30,17 +30,15 @@ impl Bypass {
         block: usize,
     ) -> Result<Self> {
         let (d, r) = (packer.config.backbone.hidden, config.rank);
+        let (up, shape) = (names::bypass_up(block), [d, r]);
         let precision = packer.precisions.exits;
-        let mut linear = |name, shape| {
-            if config.bias {
-                packer.linear(name, shape, precision)
-            } else {
-                packer.linear_without_bias(name, shape, precision)
-            }
-        };
         Ok(Self {
-            down: linear(&names::bypass_down(block), [r, d])?,
-            up: linear(&names::bypass_up(block), [d, r])?,
+            down: packer.narrow_linear(&names::bypass_down(block), [r, d], config.bias)?,
+            up: if config.bias {
+                packer.linear(&up, shape, precision)?
+            } else {
+                packer.linear_without_bias(&up, shape, precision)?
+            },
             activation: activation(config.activation),
             norm: match config.layer_norm {
                 BypassLayerNorm::Own => Some(packer.norm(&names::bypass_norm(block), d)?),
@@ -59,16 +57,21 @@ impl Bypass {
         block_norm: &LayerNorm,
         space: &mut ExitSpace,
     ) {
-        let input = Input::F32(space.inputs.rows_in(rows.clone()));
-        let narrow = Output::F32(space.narrow.rows_in_mut(rows.clone()));
+        let input = space.inputs.rows_in(rows.clone());
+        let narrow = space.narrow.rows_in_mut(rows.clone());
         self.down.forward(pool, input, self.activation, narrow); // [B, r]
         let narrow = Input::F32(space.narrow.rows_in(rows.clone()));
         let sums = space.sums.rows_in(rows.clone());
         let adjusted = Output::F32(space.adjusted.rows_in_mut(rows.clone()));
-        self.up.forward_and_add(pool, narrow, sums, adjusted); // [B, D]
+        self.up.forward_and_add(pool, narrow, (sums, &[]), adjusted); // [B, D]
         let norm = self.norm.as_ref().unwrap_or(block_norm);
         let adjusted = space.adjusted.rows_in(rows.clone());
         layer_norm(pool, adjusted, None, norm, space.features.norm_output(rows));
+    }
+
+    /// Where the weights lie.
+    pub(crate) fn upcoming(&self) -> [Upcoming; 2] {
+        [self.down.upcoming(), self.up.upcoming()]
     }
 
     pub(crate) fn bytes(&self) -> usize {

@@ -6,13 +6,13 @@ use badge_core::checkpoint::names;
 use badge_core::config::EarlyExitConfig;
 use badge_core::exit::Pooler;
 use badge_kernels::activation::Activation;
-use badge_kernels::gemm::{Input, Output};
+use badge_kernels::gemm::Output;
 use badge_kernels::layer_norm::{LayerNorm, layer_norm};
 
 use super::bypass::Bypass;
 use crate::error::Result;
 use crate::machine::Machine;
-use crate::packed::{Linear, PackedModel, Packer};
+use crate::packed::{Linear, NarrowLinear, Next, PackedModel, Packer};
 use crate::profile::Operation;
 use crate::workspace::{ExitSpace, Features};
 
@@ -22,7 +22,7 @@ pub(crate) struct Exit {
     bypass: Option<Bypass>,
     /// Its own; a shared one belongs to the model.
     pooler: Option<Linear>,
-    classifier: Linear,
+    classifier: NarrowLinear,
 }
 
 /// Computes the logits of all rows that `space` lists; they may belong to exits of several depths
@@ -54,8 +54,8 @@ pub(crate) fn forward_exits(
         let Features { wide, .. } = &space.features;
         let input = if is_pooled { &space.pooled } else { wide };
         machine.run(Operation::Classifier, |pool| {
-            let logits = Output::F32(space.logits.rows_in_mut(rows.clone()));
-            let input = Input::F32(input.rows_in(rows));
+            let logits = space.logits.rows_in_mut(rows.clone());
+            let input = input.rows_in(rows);
             exit.classifier
                 .forward(pool, input, Activation::Identity, logits); // [B, C]
         });
@@ -99,8 +99,20 @@ impl Exit {
                 Pooler::Own => Some(packer.pooler(&names::exit_pooler(backbone, block))?),
                 Pooler::Shared | Pooler::None => None,
             },
-            classifier: packer.linear(&classifier, shape, packer.precisions.exits)?,
+            classifier: packer.narrow_linear(&classifier, shape, true)?,
         })
+    }
+
+    /// Where the weights lie that this exit multiplies, in this order.
+    pub(crate) fn upcoming(&self, model: &PackedModel) -> Next {
+        let [down, up] = self
+            .bypass
+            .as_ref()
+            .map(Bypass::upcoming)
+            .unwrap_or_default();
+        let pooler = model.pooler.as_ref().or(self.pooler.as_ref());
+        let pooler = pooler.map(Linear::upcoming).unwrap_or_default();
+        [down, up, pooler, self.classifier.upcoming()]
     }
 
     /// What pooler or classifier reads: the bypass's result, or the block's output.

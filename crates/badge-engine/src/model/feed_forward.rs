@@ -29,6 +29,8 @@ impl FeedForward {
         })
     }
 
+    /// `space.next` is what is multiplied afterwards.
+    ///
     /// # Shapes
     /// `space.attended: [M, D]` to `space.sum: [M, D]`.
     pub(crate) fn forward(&self, machine: &mut Machine, m: usize, space: &mut ProductSpace) {
@@ -36,6 +38,7 @@ impl FeedForward {
             attended,
             inner,
             sum,
+            next,
             ..
         } = space;
         machine.run(Operation::Intermediate, |pool| {
@@ -48,7 +51,7 @@ impl FeedForward {
         machine.run(Operation::FeedForward, |pool| {
             let sum = Output::F32(sum.rows_mut(m));
             self.output
-                .forward_and_add(pool, inner.input(m), attended.wide(m), sum); // [M, D]
+                .forward_and_add(pool, inner.input(m), (attended.wide(m), &*next), sum); // [M, D]
         });
     }
 

@@ -13,6 +13,9 @@ use crate::buffer::{Buffer, Zeroable};
 use crate::isa::Isa;
 use crate::simd::{Operation, Simd};
 
+/// Tiles of a panel that ask for the next one.
+pub(super) const TILES_PER_PANEL: usize = 2;
+
 /// Inputs that share a scale.
 const SCALED_INPUTS: usize = SCALED_GROUPS * 4;
 
@@ -130,6 +133,11 @@ impl PackedMatrix {
         self.address((panel + 1) * bytes + tile.min(1) * (bytes / 2))
     }
 
+    /// Memory of the panels alone, in bytes.
+    pub(super) fn panel_bytes(&self) -> usize {
+        self.panels() * self.groups() * GROUP_BYTES
+    }
+
     /// The scales of a panel, of int8 weights.
     pub(super) fn scales(&self, panel: usize) -> *const f32 {
         match &self.panels {
@@ -141,6 +149,7 @@ impl PackedMatrix {
         }
     }
 
+    /// Byte `offset` of the panels, or behind them.
     fn address(&self, offset: usize) -> *const u8 {
         let start: *const u8 = match &self.panels {
             Panels::F32(panels) => panels.as_ptr().cast(),

@@ -3,7 +3,7 @@
 
 use badge_kernels::activation::Activation;
 use badge_kernels::bf16;
-use badge_kernels::gemm::{Epilogue, Input, Output, PackedMatrix, Precision, gemm};
+use badge_kernels::gemm::{Epilogue, Input, Output, PackedMatrix, Precision, Upcoming, gemm};
 use badge_kernels::isa::Isa;
 use badge_kernels::matrix::Matrix;
 use badge_kernels::quantise::{QuantisedMatrix, quantise_rows};
@@ -96,6 +96,7 @@ fn check(pool: &Pool, shape: [usize; 3], precision: Precision, activation: Activ
         bias: Some(&bias),
         activation,
         residual: Some(residual.rows(m)),
+        ..Epilogue::NONE
     };
     let expected = reference::gemm(&factors.x, &factors.w, &epilogue);
     // One row more than is asked for must stay as it was.
@@ -288,4 +289,34 @@ fn a_product_refuses_activations_of_another_precision() {
         &Epilogue::NONE,
         Output::F32(y.rows_mut(1)),
     );
+}
+
+/// Whatever is asked for ahead, weights larger and smaller than the product can ask for included.
+#[test]
+fn what_comes_next_changes_no_bit_of_a_product() {
+    let (m, n, k) = (33, 70, 65);
+    for isa in Isa::available() {
+        let pool = Pool::new(isa, 2);
+        for precision in Precision::ALL {
+            let factors = Factors::new(&pool, [m, n, k], precision);
+            let unpacked = Matrix::from_rows(&numbers(3 * k, 7), k);
+            let next = [
+                Upcoming::from(&factors.packed),
+                Upcoming::default(),
+                Upcoming::from(&unpacked),
+            ];
+            let run = |next: &[Upcoming]| {
+                let mut out = Matrix::<f32>::zeros(m, n);
+                let input = factors.input(precision);
+                let output = Output::F32(out.rows_mut(m));
+                let epilogue = Epilogue {
+                    next,
+                    ..Epilogue::NONE
+                };
+                gemm(&pool, input, &factors.packed, &epilogue, output);
+                reference::wide(out.rows(m))
+            };
+            assert_eq!(run(&next), run(&[]));
+        }
+    }
 }

@@ -5,6 +5,7 @@ mod attention;
 mod embedding;
 mod gemm;
 mod layer_norm;
+mod narrow;
 mod quantise;
 mod training_activation;
 mod training_dropout;

@@ -66,6 +66,10 @@ fn collect(root: &Path, folder: &Path, files: &mut Vec<TextFile>) {
             }
             continue;
         }
+        // Of a linked worktree, a file.
+        if name == ".git" {
+            continue;
+        }
         let extension = path.extension().map(|e| e.to_string_lossy().into_owned());
         if extension.is_some_and(|e| !TEXTS.contains(&e.as_str())) {
             continue;

@@ -106,7 +106,7 @@ impl Layer {
         let epilogue = Epilogue {
             bias: Some(&self.bias),
             activation: self.activation,
-            residual: None,
+            ..Epilogue::NONE
         };
         let input = match &self.input {
             Activations::F32(x) => Input::F32(x.rows(m)),
