@@ -185,7 +185,10 @@ impl Engine {
         tokens: TokenIds<'_>,
         policy: &Arc<Policy>,
     ) -> Result<Admission> {
-        if *policy.plan() != self.plan || policy.kind() != kind(&self.config.head) {
+        let kind = kind(&self.config.head);
+        // A policy may rely on a learning-to-exit head only where there is one.
+        let relies_on_head = policy.exits().learns_to_exit();
+        if *policy.plan() != self.plan || policy.kind() != kind || relies_on_head {
             let policy = policy.spec().to_string();
             return Err(Error::Policy { policy });
         }

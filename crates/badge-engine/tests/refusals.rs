@@ -98,6 +98,13 @@ fn policies_of_other_models_are_refused() {
         error.to_string(),
         "policy `full` was built for another model's exits or answers"
     );
+    let spec: PolicySpec = "lte:0.1".parse().unwrap();
+    let exits = full(&engine).exits().clone().with_learning_to_exit();
+    let with_head = Arc::new(spec.build_for(&exits).unwrap());
+    let error = engine.admit(0, row.tokens(), &with_head).unwrap_err();
+    assert!(error.to_string().contains("policy `lte:0.1`"), "{error}");
+    let error = engine.policy(&spec).unwrap_err();
+    assert!(error.to_string().contains("no learning-to-exit"), "{error}");
     let error = other.policy(&"fixed:4".parse().unwrap()).unwrap_err();
     assert!(
         error.to_string().contains("block 4 carries no exit"),
