@@ -8,6 +8,7 @@ mod layer_norm;
 mod narrow;
 mod quantise;
 mod training_activation;
+mod training_attention;
 mod training_dropout;
 mod training_embedding;
 mod training_layer_norm;
