@@ -29,6 +29,7 @@ mod avx2;
 mod avx512;
 mod epilogue;
 mod pack;
+pub(crate) mod repack;
 mod scalar;
 pub(crate) mod tile;
 

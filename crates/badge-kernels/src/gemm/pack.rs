@@ -74,6 +74,41 @@ impl PackedMatrix {
         }
     }
 
+    /// Weights that are all zero, to be [shared](Self::share) and written.
+    ///
+    /// # Panics
+    /// For int8, whose scales come from the weights.
+    pub(crate) fn zeros(outputs: usize, inputs: usize, precision: Precision) -> Self {
+        let group = precision.group();
+        let panels = outputs.div_ceil(PANEL);
+        let numbers = panels * inputs.div_ceil(group) * PANEL * group;
+        let panels = match precision {
+            Precision::F32 => Panels::F32(Buffer::zeroed(numbers)),
+            Precision::Bf16 => Panels::Bf16(Buffer::zeroed(numbers)),
+            Precision::Int8 => panic!("int8 weights are packed once"),
+        };
+        Self {
+            outputs,
+            inputs,
+            panels,
+        }
+    }
+
+    /// Access for threads that write disjoint groups, of f32 and bf16.
+    pub(super) fn share(&mut self) -> SharedPanels {
+        let (panels, groups) = (self.panels(), self.groups());
+        let start = match &mut self.panels {
+            Panels::F32(numbers) => numbers.as_mut_ptr().cast(),
+            Panels::Bf16(numbers) => numbers.as_mut_ptr().cast(),
+            Panels::Int8 { .. } => panic!("int8 weights are packed once"),
+        };
+        SharedPanels {
+            start,
+            panels,
+            groups,
+        }
+    }
+
     /// Rows of `W`, `N`.
     pub fn outputs(&self) -> usize {
         self.outputs
@@ -158,6 +193,37 @@ impl PackedMatrix {
         };
         // The address may lie beyond the end: it is then only asked for, never read.
         start.wrapping_add(offset)
+    }
+}
+
+/// Panels that several threads write at once, each its own groups.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SharedPanels {
+    start: *mut [i32; PANEL],
+    panels: usize,
+    groups: usize,
+}
+
+// SAFETY: access goes through `write`, whose callers promise disjoint groups.
+unsafe impl Send for SharedPanels {}
+// SAFETY: access goes through `write`, whose callers promise disjoint groups.
+unsafe impl Sync for SharedPanels {}
+
+impl SharedPanels {
+    /// Writes groups of one panel from group `first` on; those beyond the last are left out.
+    ///
+    /// # Safety
+    /// The matrix is alive, and nobody else uses these groups at the same time.
+    pub(super) unsafe fn write(&self, panel: usize, first: usize, groups: &[[i32; PANEL]]) {
+        assert!(panel < self.panels && first <= self.groups);
+        let count = groups.len().min(self.groups - first);
+        // SAFETY: these groups lie inside the panels by the assert, and are plain numbers of 32 bits
+        // at cache lines; the rest is the caller's promise.
+        let to = unsafe {
+            let to = self.start.add(panel * self.groups + first);
+            std::slice::from_raw_parts_mut(to, count)
+        };
+        to.copy_from_slice(&groups[..count]);
     }
 }
 

@@ -5,6 +5,7 @@
 use std::ops::Range;
 
 use super::Factor;
+use crate::gemm::repack::repack;
 use crate::gemm::{PackedMatrix, Precision};
 use crate::isa::Isa;
 use crate::matrix::{Matrix, SharedRows, SharedSlice};
@@ -37,24 +38,18 @@ impl TrainedMatrix {
     /// For [`Precision::Int8`], which is not trained in.
     pub fn new(outputs: usize, inputs: usize, precision: Precision) -> Self {
         assert_ne!(precision, Precision::Int8, "int8 weights are not trained");
-        let zeros = vec![0.0; outputs * inputs];
         Self {
-            forward: PackedMatrix::pack(&zeros, outputs, inputs, precision),
-            backward: PackedMatrix::pack(&zeros, inputs, outputs, precision),
+            forward: PackedMatrix::zeros(outputs, inputs, precision),
+            backward: PackedMatrix::zeros(inputs, outputs, precision),
         }
     }
 
-    /// Packs `weights: [outputs, inputs]`, row after row.
+    /// Packs `weights: [outputs, inputs]`, row after row. Nothing is allocated.
     ///
     /// # Panics
     /// When there are not `outputs * inputs` of them.
     pub fn pack(&mut self, pool: &Pool, weights: &[f32]) {
-        let _ = pool;
-        let (n, k) = (self.forward.outputs(), self.forward.inputs());
-        let precision = self.forward.precision();
-        self.forward = PackedMatrix::pack(weights, n, k, precision);
-        let transposed: Vec<f32> = (0..n * k).map(|i| weights[i % n * k + i / n]).collect();
-        self.backward = PackedMatrix::pack(&transposed, k, n, precision);
+        repack(pool, weights, &mut self.forward, &mut self.backward);
     }
 
     /// `W`, for `Y = X Wᵀ`.
