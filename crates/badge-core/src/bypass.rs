@@ -8,12 +8,50 @@ use crate::activation::Activation;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BypassLayerNorm {
-    /// A LayerNorm of its own, which starts as a copy of the block's last one. With it and no bias
+    /// A LayerNorm of its own, which starts as a copy of the one that it replaces: the block's
+    /// last, or the attention's for a bypass around the attention. With it and no bias
     /// a bypass of rank 16 has 26,112 parameters at D = 768: the paper's "26k".
     #[default]
     Own,
-    /// The block's last LayerNorm, used a second time.
+    /// The block's own LayerNorm, used a second time.
     Shared,
+}
+
+/// Which part of a block the bypass goes around (paper, section 4.4 and Table 2).
+///
+/// With x the input of the block's last layer, `a = LN_att(x + MHSA(x))`, `F = a + FFN(a)`,
+/// `H_m = LN(F)` and `B(v) = g(v W_down) W_up`. `LN_B` is the bypass's LayerNorm, which takes the
+/// place of the one that closes the sum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BypassPlacement {
+    /// Around the whole block: `H'_m = LN_B(F + B(H_{m-1}))`, the paper's own.
+    #[default]
+    Block,
+    /// Around the attention: `a' = LN_B(x + MHSA(x) + B(x))`, `H'_m = LN(a' + FFN(a'))`. The
+    /// feed-forward runs a second time for the exit.
+    Mhsa,
+    /// Around the feed-forward: `H'_m = LN_B(F + B(a))`.
+    Ffn,
+}
+
+impl BypassPlacement {
+    /// The name on the command line and in `config.json`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Block => "block",
+            Self::Mhsa => "mhsa",
+            Self::Ffn => "ffn",
+        }
+    }
+
+    #[expect(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "serde passes a reference to the field"
+    )]
+    fn is_block(&self) -> bool {
+        *self == Self::Block
+    }
 }
 
 /// One bypass per exit:
@@ -36,6 +74,9 @@ pub struct BypassConfig {
     /// Which LayerNorm closes the branch.
     #[serde(default)]
     pub layer_norm: BypassLayerNorm,
+    /// Which part of the block it goes around.
+    #[serde(default, skip_serializing_if = "BypassPlacement::is_block")]
+    pub placement: BypassPlacement,
 }
 
 impl BypassConfig {
@@ -67,6 +108,7 @@ impl Default for BypassConfig {
             activation: Self::default_activation(),
             bias: false,
             layer_norm: BypassLayerNorm::Own,
+            placement: BypassPlacement::Block,
         }
     }
 }

@@ -246,6 +246,7 @@ mod tests {
             name: "position_ids".to_owned(),
             shape: vec![1],
             initial: layout::Initial::Zeros,
+            part: layout::Part::Backbone,
         };
         assert_eq!(
             read.check(&[layout]).unwrap_err().to_string(),
@@ -298,6 +299,7 @@ mod tests {
             name: name.to_owned(),
             shape: shape.to_vec(),
             initial: layout::Initial::Zeros,
+            part: layout::Part::Backbone,
         };
         let checkpoint = two_tensors();
         let fits = [spec("a.weight", &[2, 3]), spec("b", &[4])];

@@ -5,7 +5,8 @@ use serde_json::{Map, Value};
 
 use crate::bypass::BypassConfig;
 use crate::error::{Error, Result};
-use crate::exit::{ExitPlan, Pooler};
+use crate::exit::{Depth, ExitPlan, Pooler};
+use crate::exit_head::ExitHead;
 
 mod backbone;
 mod keys;
@@ -74,6 +75,17 @@ pub struct EarlyExitConfig {
     pub pooler: Pooler,
     /// The bypass of each exit, if there is one.
     pub bypass: Option<BypassConfig>,
+    /// What each exit reads all rows through; none for an exit that reads \[CLS\] alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_head: Option<ExitHead>,
+    /// Whether every exit uses the states of the exits before it and imitations of those behind
+    /// (Global Past-Future; Liao et al., 2021).
+    #[serde(skip_serializing_if = "is_false")]
+    pub global_past_future: bool,
+    /// Whether a learning-to-exit head says beside every exit whether to go on (BERxiT; Xin et
+    /// al., 2021).
+    #[serde(skip_serializing_if = "is_false")]
+    pub lte: bool,
     /// Dropout before each exit's classifier, in training only.
     pub exit_dropout: f64,
     /// Longest input in tokens that the exits were trained on, which evaluation keeps to.
@@ -97,9 +109,52 @@ impl EarlyExitConfig {
             exits,
             pooler,
             bypass,
+            exit_head: None,
+            global_past_future: false,
+            lte: false,
             exit_dropout: dropout,
             max_length: None,
         }
+    }
+
+    /// Inputs of every exit's classifier, on a backbone of hidden size `d`.
+    pub fn classifier_width(&self, d: usize) -> usize {
+        self.exit_head.map_or(d, |head| head.width(d))
+    }
+
+    /// Refuses parts that do not go together.
+    ///
+    /// # Errors
+    /// The key of `early_exit` that is wrong, and a sentence that says why.
+    pub fn check(&self) -> Result<(), (&'static str, String)> {
+        let wrong = |key, problem: &str| Err((key, problem.to_owned()));
+        if self.bypass.is_some_and(|b| !(1..=65_536).contains(&b.rank)) {
+            return wrong("bypass.rank", "must lie in 1..=65536");
+        }
+        if let Some(head) = self.exit_head {
+            head.check().map_err(|problem| ("exit_head", problem))?;
+            if self.bypass.is_some() {
+                let problem = "a bypass adjusts the first token's row alone, but an attention \
+                               exit reads all rows; choose one of the two";
+                return wrong("exit_head", problem);
+            }
+            if self.global_past_future {
+                let problem = "global past-future reads the pooled first token of every block; \
+                               it has no attention exits";
+                return wrong("exit_head", problem);
+            }
+            if matches!(head, ExitHead::MhaFastbert { .. }) && self.pooler != Pooler::None {
+                let problem = "FastBERT's exit has a dense layer of its own; it goes with the \
+                               pooler `none`";
+                return wrong("pooler", problem);
+            }
+        }
+        if self.global_past_future && self.pooler != Pooler::Shared {
+            let problem = "global past-future compares what one pooler makes of every block; it \
+                           goes with the pooler `shared`";
+            return wrong("pooler", problem);
+        }
+        Ok(())
     }
 
     fn from_value(value: &Value, backbone: &BackboneConfig) -> Result<Self> {
@@ -112,6 +167,12 @@ impl EarlyExitConfig {
             pooler: Pooler,
             #[serde(default)]
             bypass: Option<BypassConfig>,
+            #[serde(default)]
+            exit_head: Option<ExitHead>,
+            #[serde(default)]
+            global_past_future: Option<bool>,
+            #[serde(default)]
+            lte: Option<bool>,
             #[serde(default)]
             exit_dropout: Option<f64>,
             #[serde(default)]
@@ -136,15 +197,6 @@ impl EarlyExitConfig {
             .map_err(|e| wrong("early_exit", e.to_string()))?;
         let exits = ExitPlan::new(written.exits, backbone.blocks)
             .map_err(|problem| wrong("early_exit.exits", problem))?;
-        if written
-            .bypass
-            .is_some_and(|b| b.rank == 0 || b.rank > 65_536)
-        {
-            return Err(wrong(
-                "early_exit.bypass.rank",
-                "must lie in 1..=65536".to_owned(),
-            ));
-        }
         let exit_dropout = written.exit_dropout.unwrap_or(backbone.classifier_dropout);
         if !(0.0..1.0).contains(&exit_dropout) {
             return Err(wrong(
@@ -152,15 +204,31 @@ impl EarlyExitConfig {
                 format!("{exit_dropout} is not in [0, 1)"),
             ));
         }
-        Ok(Self {
+        let read = Self {
             version: written.version,
             exits,
             pooler: written.pooler,
             bypass: written.bypass,
+            exit_head: written.exit_head,
+            global_past_future: written.global_past_future.unwrap_or(false),
+            lte: written.lte.unwrap_or(false),
             exit_dropout,
             max_length: written.max_length,
-        })
+        };
+        match read.check() {
+            Ok(()) => Ok(read),
+            Err((key, problem)) => Err(wrong(&format!("early_exit.{key}"), problem)),
+        }
     }
+}
+
+/// A key that is left out when it says no.
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference to the field"
+)]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 impl ModelConfig {
@@ -208,6 +276,28 @@ impl ModelConfig {
         config.head = head;
         config.early_exit = Some(early_exit);
         config
+    }
+
+    /// This configuration with the first blocks alone, up to `depth`.
+    ///
+    /// # Errors
+    /// A sentence that says why it cannot be cut there.
+    pub fn cut_to(&self, depth: Depth) -> Result<Self, String> {
+        let backbone = &self.backbone;
+        if !(1..=backbone.blocks).contains(&depth.0) {
+            return Err(format!("{depth} lies outside 1..={}", backbone.blocks));
+        }
+        // Which blocks share weights follows from the number of all of them.
+        if backbone.groups > 1 && backbone.family == Family::Albert && depth.0 < backbone.blocks {
+            return Err(format!(
+                "a backbone of {} groups of blocks cannot be cut",
+                backbone.groups
+            ));
+        }
+        let mut config = self.clone();
+        config.backbone.blocks = depth.0;
+        config.early_exit = None;
+        Ok(config)
     }
 
     /// The exits: those of the `early_exit` key, or the deepest one of a plain model.

@@ -1,7 +1,7 @@
 //! The ideas of BADGE as pure functions over plain data.
 //!
-//! Reading order: a [`config`] describes a backbone; [`exit`] says where exits sit and [`bypass`]
-//! what feeds them; an exit answers with a [`distribution`]; two distributions have a
+//! Reading order: a [`config`] describes a backbone; [`exit`] says where exits sit, [`bypass`]
+//! and [`exit_head`] what feeds them; an exit answers with a [`distribution`]; two distributions have a
 //! [`divergence`]; a [`policy`] watches the exits and decides when to stop; [`cost`] says what was
 //! saved. [`checkpoint`] knows the name and shape of every weight.
 //!
@@ -17,6 +17,7 @@ pub mod distribution;
 pub mod divergence;
 pub mod error;
 pub mod exit;
+pub mod exit_head;
 pub mod policy;
 
 pub use error::{Error, Result};

@@ -22,6 +22,7 @@ use crate::pass::{OnExit, Pass};
 use crate::profile::{Operation, Profile};
 use crate::sequence::{Sequence, TokenIds, Watch};
 use crate::source::{Source, TensorFile};
+use crate::support::check_support;
 use crate::workspace::Workspace;
 
 /// The weights of a model directory.
@@ -89,6 +90,7 @@ impl Engine {
         let path = directory.join(CONFIG_FILE);
         let bytes = fs::read(&path).map_err(|source| Error::File { path, source })?;
         let config = ModelConfig::from_json(&bytes)?;
+        check_support(&config)?;
         let layout = layout::of_model(&config);
         let mut file = TensorFile::open(&directory.join(WEIGHTS_FILE), &layout)?;
         Self::pack(config, &mut file, options)
@@ -106,6 +108,7 @@ impl Engine {
 
     fn pack(config: ModelConfig, source: &mut dyn Source, options: EngineOptions) -> Result<Self> {
         check(&options)?;
+        check_support(&config)?;
         let isa = options.isa.map_or_else(Isa::choose, Ok)?;
         let precisions = Precisions::of(options.precision, &config);
         let model = PackedModel::pack(&mut Packer {

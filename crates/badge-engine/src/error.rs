@@ -81,6 +81,15 @@ pub enum Error {
         /// Number of segments.
         token_types: usize,
     },
+    /// Exits of a form that the engine has no code for.
+    #[error(
+        "config.json: key `early_exit`: the engine does not compute {form}; the trainer's model \
+         does (--engine trainer)"
+    )]
+    ExitForm {
+        /// What it would have to compute.
+        form: &'static str,
+    },
     /// A policy that was built for another model.
     #[error("policy `{policy}` was built for another model's exits or answers")]
     Policy {

@@ -27,6 +27,7 @@ mod profile;
 mod schedule;
 mod sequence;
 mod source;
+mod support;
 mod workspace;
 
 pub use badge_kernels as kernels;
@@ -39,3 +40,4 @@ pub use options::{ClsFirst, EngineOptions, Profiling};
 pub use packed::activation as kernel_activation;
 pub use profile::{Operation, Profile};
 pub use sequence::TokenIds;
+pub use support::check_support;

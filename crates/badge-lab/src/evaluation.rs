@@ -35,12 +35,10 @@ pub fn prediction_kind(head: &HeadConfig) -> PredictionKind {
 
 /// The sizes that a model's cost follows from.
 pub fn model_shape(config: &ModelConfig) -> ModelShape {
-    let exits = config.exits();
     ModelShape {
         backbone: config.backbone.shape(),
-        pooler: exits.pooler,
         logits: config.head.outputs(),
-        bypass_rank: exits.bypass.map(|bypass| bypass.rank),
+        exits: config.exits(),
     }
 }
 

@@ -6,8 +6,9 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use badge_core::checkpoint::layout::Part;
 use badge_core::checkpoint::{Checkpoint, layout};
-use badge_core::config::{EarlyExitConfig, HeadConfig, ModelConfig};
+use badge_core::config::{HeadConfig, ModelConfig};
 use badge_tasks::{LabelSpace, Split, TaskData, TokenCache, Tokenizer, file};
 use badge_train::Device;
 use badge_train::checkpoint::Progress;
@@ -19,7 +20,7 @@ use badge_train::parameters::initialise;
 use badge_train::trainer::{Start, TrainConfig, TrainData, Trainer};
 use badge_train::weights::{self, SAFETENSORS_FILE};
 
-use crate::inference::Provenance;
+use crate::inference::{Provenance, check_support};
 use crate::record::RECORD_FILE;
 
 pub use evaluator::PackedEvaluator;
@@ -40,18 +41,19 @@ pub struct Backbone {
 }
 
 impl Backbone {
-    /// A pre-trained backbone from a directory, with new exits for a task.
+    /// A pre-trained backbone from a directory, as part of the model that `describe` makes of its
+    /// configuration for a task's labels.
     ///
     /// # Errors
     /// Names the file, key or tensor that is wrong.
     pub fn from_directory(
         directory: &Path,
         labels: &LabelSpace,
-        exits: impl FnOnce(&ModelConfig) -> Result<EarlyExitConfig>,
+        describe: impl FnOnce(&ModelConfig, HeadConfig) -> Result<ModelConfig>,
         seed: u64,
     ) -> Result<Self> {
         let plain = weights::read_config(directory)?;
-        let config = plain.with_exits(head_of(labels), exits(&plain)?);
+        let config = describe(&plain, head_of(labels))?;
         let tokenizer = Tokenizer::from_directory(directory)?;
         let read = weights::read_pretrained(directory, &config)?;
         let layout = layout::of_model(&config);
@@ -177,6 +179,14 @@ impl Observer for Description<'_> {
     }
 }
 
+/// Whether the backbone learns in a run's last stage. Where it does not, the trainer scores the
+/// heads on stored features.
+fn ends_with_backbone(training: &TrainConfig, model: &ModelConfig) -> bool {
+    let method = training.method();
+    let last = method.stages().len() - 1;
+    method.trains(last, Part::Backbone, &model.exits().exits)
+}
+
 /// Runs the training loop and writes the model directory, `log.jsonl` and TensorBoard events.
 ///
 /// Nothing is written before settings, data and checkpoint have been checked, and the directory
@@ -230,14 +240,15 @@ pub fn fine_tune(
     let observers: Vec<&mut dyn Observer> =
         vec![&mut description, &mut log, &mut tensorboard, observer];
     let mut trainer = Trainer::new(&model, train_data, config, (directory, start), observers)?;
-    let evaluated_by = if let Device::Cpu = means.device {
+    let engine_computes = check_support(model.config()).is_ok();
+    let mut evaluated_by = Provenance::of_trainer(means.device);
+    if matches!(means.device, Device::Cpu) && engine_computes {
         let evaluator = PackedEvaluator::new(means.threads)?;
-        let provenance = evaluator.provenance();
+        if ends_with_backbone(config, model.config()) {
+            evaluated_by = evaluator.provenance();
+        }
         trainer = trainer.with_evaluator(evaluator);
-        provenance
-    } else {
-        Provenance::of_trainer(means.device)
-    };
+    }
     file::create_folder(directory)?;
     file::remove_leftovers(directory)?;
     let progress = trainer.run()?;

@@ -19,11 +19,12 @@ use badge_train::DeviceName;
 use badge_train::data::EncodedSplit;
 use badge_train::evaluate::ExitLogits;
 use badge_train::model_directory::read_model;
+use badge_train::weights::read_config;
 use serde::{Deserialize, Serialize};
 
 use crate::record::Machine;
 
-pub use badge_engine::Precision;
+pub use badge_engine::{Precision, check_support};
 pub use packed::PackedInference;
 pub use reference::Reference;
 
@@ -173,12 +174,18 @@ pub struct InferenceOptions {
     pub device: DeviceName,
 }
 
-/// Reads a model directory.
+/// Reads a model directory. The trainer's model answers where the engine does not compute a
+/// model's exits.
 ///
 /// # Errors
 /// Names the file, key or tensor that is wrong, or the precision that the code does not have.
 pub fn open(directory: &Path, options: &InferenceOptions) -> Result<Box<dyn Inference>> {
-    match options.code {
+    let code = match check_support(&read_config(directory)?) {
+        Err(unsupported) if options.precision != Precision::F32 => return Err(unsupported.into()),
+        Err(_) => Code::Trainer,
+        Ok(()) => options.code,
+    };
+    match code {
         Code::Engine => {
             ensure!(
                 options.device == DeviceName::Cpu,

@@ -21,6 +21,9 @@ use crate::optimizer::AdamW;
 /// Where a run is.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
+    /// The stage under way and where it began.
+    #[serde(default)]
+    pub stage: StageStart,
     /// Finished epochs.
     pub epochs: usize,
     /// Optimiser steps taken in the epoch under way.
@@ -30,8 +33,9 @@ pub struct Progress {
     /// Forward passes in training, which number the dropout masks.
     pub passes: u64,
     /// Sum of the losses of the epoch under way.
+    #[serde(with = "exact")]
     pub loss_sum: f64,
-    /// The best epoch so far.
+    /// The best epoch of the stage so far.
     pub best: Option<Best>,
     /// Every finished epoch.
     pub history: Vec<EpochReport>,
@@ -39,13 +43,45 @@ pub struct Progress {
     pub seconds: f64,
 }
 
+/// Where a stage of a run began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StageStart {
+    /// Which stage it is, counted from 0.
+    pub index: usize,
+    /// Epochs finished before it.
+    pub epochs: usize,
+    /// Optimiser steps taken before it.
+    pub steps: u64,
+}
+
 /// The epoch whose weights are kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Best {
     /// Counted from 1.
     pub epoch: usize,
+    /// What epochs of its stage are compared by; more is better.
+    #[serde(with = "exact")]
+    pub value: f64,
     /// Its scores on dev.
     pub scores: ExitScores,
+}
+
+/// Numbers as their bits: reading a decimal fraction may miss the last one, and with it tell equal
+/// epochs apart.
+mod exact {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[expect(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "serde passes a reference to the field"
+    )]
+    pub(super) fn serialize<S: Serializer>(value: &f64, to: S) -> Result<S::Ok, S::Error> {
+        value.to_bits().serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+        u64::deserialize(from).map(f64::from_bits)
+    }
 }
 
 /// The name of the checkpoint in a run's directory; it is removed when the run is finished.
@@ -124,7 +160,8 @@ impl CheckpointFile {
             serde_json::from_str(progress).map_err(|e| wrong(&e.to_string()))?;
         let mut tensors = Checkpoint::from_safetensors(&name, &bytes)?;
         model.parameters().set(&mut tensors, &name)?;
-        optimizer.restore(&mut tensors, model.parameters(), progress.steps)?;
+        let steps = progress.steps - progress.stage.steps;
+        optimizer.restore(&mut tensors, model.parameters(), steps)?;
         Ok(progress)
     }
 }

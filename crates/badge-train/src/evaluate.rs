@@ -6,6 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::EncodedSplit;
 use crate::error::Result;
+use crate::features::Features;
+use crate::framework::Tensor;
+use crate::loss::Targets;
+use crate::method::{Method, Moment};
 use crate::model::{Mode, ModelInput, MultiExitModel};
 
 /// The logits of E exits on N rows: computed once, then any policy replays them.
@@ -20,6 +24,28 @@ pub struct ExitLogits {
 }
 
 impl ExitLogits {
+    /// Room for the exits of a model on so many rows.
+    fn zeros(model: &MultiExitModel, rows: usize) -> Self {
+        let exits = model.config().exits().exits.count();
+        let outputs = model.config().head.outputs();
+        Self {
+            exits,
+            outputs,
+            values: vec![0.0; rows * exits * outputs],
+        }
+    }
+
+    /// Takes over the logits of some rows: E tensors `[B, C]`.
+    fn set(&mut self, rows: &[usize], logits: &[Tensor]) -> Result<()> {
+        let (exits, outputs) = (self.exits, self.outputs);
+        for (exit, logits) in logits.iter().enumerate() {
+            for (row, logits) in rows.iter().zip(logits.to_vec2::<f32>()?) {
+                self.values[(row * exits + exit) * outputs..][..outputs].copy_from_slice(&logits);
+            }
+        }
+        Ok(())
+    }
+
     /// Number of rows, N.
     pub fn rows(&self) -> usize {
         self.values.len() / (self.exits * self.outputs)
@@ -104,7 +130,7 @@ impl Evaluator for OwnModel {
 }
 
 /// Rows of a batch in evaluation: larger ones no longer gain speed, smaller ones pad less.
-const EVALUATION_BATCH: usize = 16;
+pub(crate) const EVALUATION_BATCH: usize = 16;
 
 /// Runs every exit on every row.
 ///
@@ -115,22 +141,34 @@ pub fn evaluate(
     split: &EncodedSplit,
     mut progress: impl FnMut(usize),
 ) -> Result<ExitLogits> {
-    let exits = model.config().exits().exits.count();
-    let outputs = model.config().head.outputs();
-    let mut values = vec![0.0; split.len() * exits * outputs];
+    let mut all = ExitLogits::zeros(model, split.len());
     for rows in split.evaluation_batches(EVALUATION_BATCH) {
         let input = ModelInput::of_batch(&split.batch(&rows), model.device())?;
         let logits = model.forward_all_exits(&input, Mode::Evaluation)?; // E × [B, C]
-        for (exit, logits) in logits.iter().enumerate() {
-            for (row, logits) in rows.iter().zip(logits.to_vec2::<f32>()?) {
-                values[(row * exits + exit) * outputs..][..outputs].copy_from_slice(&logits);
-            }
-        }
+        all.set(&rows, &logits)?;
         progress(rows.len());
     }
-    Ok(ExitLogits {
-        exits,
-        outputs,
-        values,
-    })
+    Ok(all)
+}
+
+/// What the heads of a frozen backbone say about every row, and the loss of a method's stage: the
+/// mean over rows.
+pub(crate) fn evaluate_heads(
+    model: &MultiExitModel,
+    (method, moment): (&dyn Method, &Moment),
+    (features, split): (&Features, &EncodedSplit),
+) -> Result<(ExitLogits, f64)> {
+    let mut all = ExitLogits::zeros(model, split.len());
+    let mut loss = 0.0;
+    for rows in split.evaluation_batches(EVALUATION_BATCH) {
+        let (taps, pass) = features.batch(model, (split, &rows), Mode::Evaluation)?;
+        let outputs = model.heads().forward_all(&taps, pass)?;
+        let logits: Vec<_> = outputs.iter().map(|output| output.logits.clone()).collect();
+        all.set(&rows, &logits)?;
+        let truth: Vec<_> = rows.iter().map(|row| &split.targets()[*row]).collect();
+        let targets = Targets::new(model.config().head.problem, &truth, model.device())?;
+        let of_batch = method.loss(&outputs, &targets, moment)?.total;
+        loss += rows.len() as f64 * f64::from(of_batch.to_scalar::<f32>()?);
+    }
+    Ok((all, loss / split.len() as f64))
 }

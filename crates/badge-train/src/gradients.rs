@@ -16,10 +16,15 @@ pub struct Gradients {
 }
 
 impl Gradients {
-    /// Takes the parameters' gradients out of a backward pass.
-    pub(crate) fn of(parameters: &Parameters, mut store: GradStore) -> Self {
+    /// Takes the gradients of the parameters that learn out of a backward pass.
+    pub(crate) fn of(
+        parameters: &Parameters,
+        mut store: GradStore,
+        learns: impl Fn(&str) -> bool,
+    ) -> Self {
         let tensors = parameters
             .iter()
+            .filter(|(name, _)| learns(name))
             .filter_map(|(name, var)| Some((name.to_owned(), store.remove(var.as_tensor())?)))
             .collect();
         Self { tensors }

@@ -41,8 +41,9 @@ pub fn classify(model: &MultiExitModel, encoding: &Encoding, policy: &Policy) ->
     let mut state = policy.start();
     loop {
         let next = forward.next_wanted_exit(|depth| policy.needs(depth))?;
-        let (depth, logits) = next.expect("every policy leaves at the deepest exit");
-        let logits = logits.squeeze(0)?.to_vec1::<f32>()?;
+        let output = next.expect("every policy leaves at the deepest exit");
+        let depth = output.depth;
+        let logits = output.logits.squeeze(0)?.to_vec1::<f32>()?;
         let prediction = Prediction::from_logits(policy.kind(), &logits)?;
         if policy.observe(&mut state, depth, &prediction) == Decision::Exit {
             let seconds = start.elapsed().as_secs_f64();

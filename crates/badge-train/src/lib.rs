@@ -5,7 +5,12 @@
 //! split and [`infer`] stops where a policy says so. [`parameters`] holds the variables
 //! by their checkpoint names. Only this crate names the framework.
 
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/adding-a-method.md")]
+mod adding_a_method {}
+
 mod error;
+mod features;
 mod framework;
 mod ops;
 
@@ -27,5 +32,5 @@ pub mod trainer;
 pub mod weights;
 
 pub use error::{Error, Result};
-pub use framework::Device;
 pub use framework::device::DeviceName;
+pub use framework::{Device, Tensor};

@@ -2,6 +2,7 @@
 
 use badge_core::config::ProblemType;
 use badge_tasks::Target;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::framework::{D, Device, Tensor};
@@ -81,6 +82,82 @@ impl Targets {
             }
         }
     }
+
+    /// How far a student's answers are from a teacher's: `T² KL` between the distributions of
+    /// `z / T`, the mean over the batch (and over labels where there are many); for numbers the
+    /// squared distance. T² keeps the size of the gradients (Hinton et al., 2015).
+    ///
+    /// # Shapes
+    /// Logits of teacher and student, `[B, C]` each, to a scalar.
+    ///
+    /// # Errors
+    /// When the framework refuses an operation.
+    pub fn divergence(
+        &self,
+        (teacher, student): (&Tensor, &Tensor),
+        direction: KlDirection,
+        temperature: f64,
+    ) -> Result<Tensor> {
+        if self.problem == ProblemType::Regression {
+            return Ok((teacher - student)?.sqr()?.mean_all()?);
+        }
+        let of = |logits: &Tensor| self.log_probabilities(&(logits / temperature)?);
+        let (teacher, student) = (of(teacher)?, of(student)?);
+        let (first, second) = match direction {
+            KlDirection::TeacherFirst => (teacher, student),
+            KlDirection::StudentFirst => (student, teacher),
+        };
+        let divergence = (first.exp()? * (&first - second)?)?.sum(D::Minus1)?;
+        Ok((divergence.mean_all()? * (temperature * temperature))?)
+    }
+
+    /// Logarithms of distributions: `[B, C]`, or `[B, C, 2]` of yes and no for every label.
+    fn log_probabilities(&self, logits: &Tensor) -> Result<Tensor> {
+        match self.problem {
+            ProblemType::MultiLabel => {
+                let pair = Tensor::stack(&[logits, &logits.zeros_like()?], 2)?;
+                log_softmax(&pair)
+            }
+            ProblemType::SingleLabel | ProblemType::Regression => log_softmax(logits),
+        }
+    }
+
+    /// How wrong answers are, from 0 to 1, as constants: whether the likeliest class is another
+    /// one, the share of labels decided wrongly, or `|tanh(z - y)|` of a number.
+    ///
+    /// # Shapes
+    /// `logits: [B, C]` to `[B]`.
+    ///
+    /// # Errors
+    /// When the framework refuses an operation.
+    pub fn wrongness(&self, logits: &Tensor) -> Result<Tensor> {
+        let logits = logits.detach();
+        match self.problem {
+            ProblemType::SingleLabel => {
+                let wrong = logits.argmax(D::Minus1)?.ne(&self.values)?;
+                Ok(wrong.to_dtype(logits.dtype())?)
+            }
+            ProblemType::MultiLabel => {
+                let applies = logits.gt(0.0)?.to_dtype(logits.dtype())?;
+                Ok((applies - &self.values)?.abs()?.mean(D::Minus1)?)
+            }
+            ProblemType::Regression => {
+                let distance = (logits.squeeze(1)? - &self.values)?;
+                Ok(distance.tanh()?.abs()?)
+            }
+        }
+    }
+}
+
+/// Which of two distributions a Kullback-Leibler divergence takes its mean over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KlDirection {
+    /// `KL(teacher ‖ student)`, as FastBERT's code has it.
+    #[default]
+    TeacherFirst,
+    /// `KL(student ‖ teacher)`, as its paper reads.
+    StudentFirst,
 }
 
 fn log_softmax(logits: &Tensor) -> Result<Tensor> {

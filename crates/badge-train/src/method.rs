@@ -1,66 +1,129 @@
-//! Training methods: how the losses of the exits become one.
+//! Training methods: what learns when, from which loss, through which junctions.
+//!
+//! A method is a value behind the trait [`Method`]; each has a file of its own below. The trainer
+//! knows nothing of any of them. `docs/adding-a-method.md` adds one.
+
+mod alternating;
+mod global_past_future;
+mod gradient_equilibrium;
+mod joint;
+mod learning_to_exit;
+mod single;
+mod spec;
+mod two_stage;
 
 use std::fmt;
-use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use badge_core::checkpoint::layout::Part;
+use badge_core::config::EarlyExitConfig;
+use badge_core::exit::ExitPlan;
+
+pub use alternating::Alternating;
+pub use global_past_future::GlobalPastFuture;
+pub use gradient_equilibrium::GradientEquilibrium;
+pub use joint::{ExitWeights, Joint};
+pub use learning_to_exit::{LearningToExit, LteTraining};
+pub use single::Single;
+pub use spec::MethodSpec;
+pub use two_stage::{SecondStage, TwoStage};
 
 use crate::error::{Error, Result};
 use crate::framework::Tensor;
 use crate::loss::Targets;
+use crate::model::{ExitOutput, Junction};
 
-/// How the losses of the E exits are combined.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Method {
-    /// All exits and the backbone together (JT; paper, Eq. 8).
-    Joint(ExitWeights),
-}
+/// A way to train a multi-exit model.
+///
+/// Only [`name`](Self::name) and [`loss`](Self::loss) must be given; all else starts as joint
+/// training has it: one stage in which everything learns and gradients flow freely.
+pub trait Method: fmt::Debug {
+    /// Its name on the command line and in records.
+    fn name(&self) -> &'static str;
 
-/// The weight of each exit in joint training.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ExitWeights {
-    /// `Σ_m L_m`, the plain sum (paper, Eq. 8).
-    #[default]
-    Uniform,
-    /// `Σ_m m L_m / Σ_m m`: deeper exits count more, as in PABEE's code. m counts exits from 1.
-    Linear,
-}
+    /// What is minimised: a function of what every exit says, in the order of the plan.
+    ///
+    /// # Errors
+    /// When the framework refuses an operation.
+    fn loss(&self, outputs: &[ExitOutput], targets: &Targets, moment: &Moment) -> Result<Loss>;
 
-impl ExitWeights {
-    /// The weights of `exits` exits.
-    pub fn values(self, exits: usize) -> Vec<f64> {
-        let sum = (exits * (exits + 1)) as f64 / 2.0;
-        (1..=exits)
-            .map(|m| match self {
-                Self::Uniform => 1.0,
-                Self::Linear => m as f64 / sum,
-            })
-            .collect()
+    /// The stages of a run, one after the other; each has an optimiser and a schedule of its own.
+    fn stages(&self) -> Vec<Stage> {
+        vec![Stage {
+            name: self.name(),
+            judge: Judge::Average,
+        }]
+    }
+
+    /// Whether the parameters of a part learn in a stage, counted from 0. Where the backbone does
+    /// not, it also drops nothing, and its features are computed once.
+    fn trains(&self, _stage: usize, _part: Part, _plan: &ExitPlan) -> bool {
+        true
+    }
+
+    /// How gradients flow behind every block: one junction per block.
+    fn junctions(&self, plan: &ExitPlan, _moment: &Moment) -> Vec<Junction> {
+        vec![Junction::PLAIN; plan.deepest().0]
+    }
+
+    /// The heads with the modules that this method adds to them.
+    fn heads(&self, exits: EarlyExitConfig) -> EarlyExitConfig {
+        exits
+    }
+
+    /// Refuses heads that it does not go together with.
+    ///
+    /// # Errors
+    /// A sentence that says why.
+    fn check(&self, _exits: &EarlyExitConfig) -> Result<(), String> {
+        Ok(())
     }
 }
 
-impl FromStr for ExitWeights {
-    type Err = String;
+/// A part of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stage {
+    /// What reports call it.
+    pub name: &'static str,
+    /// How its epochs are compared.
+    pub judge: Judge,
+}
 
-    fn from_str(name: &str) -> Result<Self, String> {
-        match name {
-            "uniform" => Ok(Self::Uniform),
-            "linear" => Ok(Self::Linear),
-            other => Err(format!(
-                "unknown exit weights `{other}`; known are uniform, linear"
-            )),
+/// How the epochs of a stage are compared on dev: the best one's weights are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Judge {
+    /// By S-avg.
+    Average,
+    /// By the score of the deepest exit.
+    Deepest,
+    /// By the stage's loss, for heads that change no exit's answer.
+    Loss,
+}
+
+/// Where in a run a step is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// The stage, from 0.
+    pub stage: usize,
+    /// The step, from 0 in each stage.
+    pub step: u64,
+    /// The step, from 0 in each epoch.
+    pub step_in_epoch: u64,
+    /// Steps of the stage, if it does not stop early.
+    pub steps: u64,
+    /// Seed of the run, for methods that throw coins.
+    pub seed: u64,
+}
+
+impl Moment {
+    /// The first step of a run with so many.
+    pub fn first(steps: u64, seed: u64) -> Self {
+        Self {
+            stage: 0,
+            step: 0,
+            step_in_epoch: 0,
+            steps,
+            seed,
         }
-    }
-}
-
-impl fmt::Display for ExitWeights {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Uniform => "uniform",
-            Self::Linear => "linear",
-        })
     }
 }
 
@@ -71,43 +134,59 @@ pub struct Loss {
     pub total: Tensor,
     /// The unweighted loss of each exit: scalars.
     pub exits: Vec<Tensor>,
+    /// What else the total is made of, by name: scalars.
+    pub terms: Vec<(&'static str, Tensor)>,
 }
 
-impl Method {
-    /// The loss of a batch from the logits of every exit.
+impl Loss {
+    /// The weighted sum of the exits' own losses; an exit of weight 0 gets no gradient.
     ///
     /// # Errors
-    /// When there is no exit, or the framework refuses an operation.
-    pub fn loss(self, logits: &[Tensor], targets: &Targets) -> Result<Loss> {
-        let Self::Joint(weights) = self;
-        let exits = logits
+    /// When every weight is 0, or the framework refuses an operation.
+    ///
+    /// # Panics
+    /// When there are not as many weights as exits.
+    pub fn weighted(outputs: &[ExitOutput], targets: &Targets, weights: &[f64]) -> Result<Self> {
+        assert_eq!(outputs.len(), weights.len(), "one weight per exit");
+        let exits = outputs
             .iter()
-            .map(|l| targets.loss(l))
+            .map(|output| targets.loss(&output.logits))
             .collect::<Result<Vec<_>>>()?;
-        let mut total: Option<Tensor> = None;
-        for (loss, weight) in exits.iter().zip(weights.values(exits.len())) {
-            let weighted = (loss * weight)?;
-            total = Some(match total {
-                None => weighted,
-                Some(sum) => (sum + weighted)?,
-            });
-        }
-        let total = total.ok_or(Error::Setting {
-            setting: "exits",
-            problem: "a model without exits cannot be trained".to_owned(),
-        })?;
-        Ok(Loss { total, exits })
+        let weighted = exits
+            .iter()
+            .zip(weights)
+            .filter(|(_, weight)| **weight != 0.0)
+            .map(|(loss, weight)| Ok((loss * *weight)?));
+        Ok(Self {
+            total: sum(weighted)?,
+            exits,
+            terms: Vec::new(),
+        })
+    }
+
+    /// This loss with another term added to what is minimised.
+    ///
+    /// # Errors
+    /// When the framework refuses an operation.
+    pub fn plus(mut self, name: &'static str, term: Tensor) -> Result<Self> {
+        self.total = (self.total + &term)?;
+        self.terms.push((name, term));
+        Ok(self)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn linear_weights_sum_to_one_and_grow_by_one_step() {
-        let weights = ExitWeights::Linear.values(4);
-        assert_eq!(weights, [0.1, 0.2, 0.3, 0.4]);
-        assert_eq!(ExitWeights::Uniform.values(3), [1.0; 3]);
+/// The sum of scalars, of which there must be one.
+fn sum(terms: impl Iterator<Item = Result<Tensor>>) -> Result<Tensor> {
+    let mut total: Option<Tensor> = None;
+    for term in terms {
+        let term = term?;
+        total = Some(match total {
+            None => term,
+            Some(sum) => (sum + term)?,
+        });
     }
+    total.ok_or(Error::Setting {
+        setting: "exits",
+        problem: "a model without exits cannot be trained".to_owned(),
+    })
 }

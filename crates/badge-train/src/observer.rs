@@ -3,6 +3,8 @@
 mod json_lines;
 mod tensorboard;
 
+use std::collections::BTreeMap;
+
 use badge_tasks::split::SplitName;
 use badge_tasks::tokenizer::cache::Origin;
 use serde::{Deserialize, Serialize};
@@ -10,8 +12,10 @@ use serde::{Deserialize, Serialize};
 pub use json_lines::JsonLines;
 pub use tensorboard::TensorBoard;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::evaluate::ExitScores;
+use crate::framework::Tensor;
+use crate::method::Loss;
 
 /// One optimiser step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,8 +26,14 @@ pub struct StepReport {
     pub steps_total: u64,
     /// The epoch under way, counted from 1.
     pub epoch: usize,
+    /// The stage, of a method that has several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<String>,
     /// The loss that was minimised.
     pub loss: f64,
+    /// What it is made of besides the exits' losses.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub terms: BTreeMap<String, f64>,
     /// The unweighted loss of each exit.
     pub exit_losses: Vec<f64>,
     /// The step's learning rate.
@@ -36,20 +46,58 @@ pub struct StepReport {
     pub seconds: f64,
 }
 
+impl StepReport {
+    /// A step of an epoch, before its passes.
+    pub(crate) fn new(epoch: usize, stage: Option<String>) -> Self {
+        Self {
+            step: 0,
+            steps_total: 0,
+            epoch,
+            stage,
+            loss: 0.0,
+            terms: BTreeMap::new(),
+            exit_losses: Vec::new(),
+            learning_rate: 0.0,
+            gradient_norm: 0.0,
+            tokens: 0,
+            seconds: 0.0,
+        }
+    }
+
+    /// Adds a pass, which has this share in the step.
+    pub(crate) fn add(&mut self, loss: &Loss, tokens: usize, share: f64) -> Result<()> {
+        let value = |scalar: &Tensor| Ok::<_, Error>(share * f64::from(scalar.to_scalar::<f32>()?));
+        self.tokens += tokens;
+        self.loss += value(&loss.total)?;
+        self.exit_losses.resize(loss.exits.len(), 0.0);
+        for (sum, exit) in self.exit_losses.iter_mut().zip(&loss.exits) {
+            *sum += value(exit)?;
+        }
+        for (name, term) in &loss.terms {
+            *self.terms.entry((*name).to_owned()).or_default() += value(term)?;
+        }
+        Ok(())
+    }
+}
+
 /// One epoch and its evaluation on the dev split.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EpochReport {
     /// Counted from 1.
     pub epoch: usize,
-    /// Epochs the run may take.
+    /// Epochs the run may take, those of all stages together.
     pub epochs_max: usize,
+    /// The stage, of a method that has several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<String>,
     /// Steps taken so far.
     pub step: u64,
     /// Mean loss of the epoch's steps.
     pub loss: f64,
     /// Every exit's score on dev.
     pub scores: ExitScores,
-    /// Whether this is the best S-avg so far.
+    /// Whether this is the best epoch of its stage so far: by S-avg, unless the stage is judged
+    /// otherwise.
     pub improved: bool,
     /// Epochs since the best one.
     pub epochs_without_gain: usize,

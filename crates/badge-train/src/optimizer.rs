@@ -55,11 +55,15 @@ pub struct AdamW {
 struct Moments {
     mean: Var,
     square: Var,
+    /// Steps in which the parameter had a gradient: what the bias correction counts, as in PyTorch.
+    steps: u64,
 }
 
 /// The prefixes under which a training checkpoint keeps the moments.
 const MEAN: &str = "optimizer.mean.";
 const SQUARE: &str = "optimizer.square.";
+/// And how many steps they have seen, `[1]`.
+const STEPS: &str = "optimizer.steps.";
 
 impl AdamW {
     /// An optimiser that has not taken a step.
@@ -104,42 +108,22 @@ impl AdamW {
             let Some(gradient) = gradients.get(name) else {
                 continue;
             };
-            let update = self.update(rate, clip, names::decays(name));
             let moments = match self.moments.entry(name.to_owned()) {
                 std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
                 std::collections::btree_map::Entry::Vacant(entry) => {
                     entry.insert(Moments::zero(parameter)?)
                 }
             };
+            moments.steps += 1;
+            let update = Update::new(
+                &self.config,
+                (rate, clip),
+                names::decays(name),
+                moments.steps,
+            );
             update.apply(parameter, moments, &gradient.contiguous()?)?;
         }
         Ok(norm)
-    }
-
-    fn update(&self, rate: f64, clip: f64, decays: bool) -> Update {
-        let AdamWConfig {
-            beta1,
-            beta2,
-            eps,
-            weight_decay,
-            ..
-        } = self.config;
-        let steps = self.steps as i32;
-        Update {
-            beta1: beta1 as f32,
-            fresh1: (1.0 - beta1) as f32,
-            beta2: beta2 as f32,
-            fresh2: (1.0 - beta2) as f32,
-            eps: eps as f32,
-            clip: clip as f32,
-            keep: if decays {
-                (1.0 - rate * weight_decay) as f32
-            } else {
-                1.0
-            },
-            rate: (rate / (1.0 - beta1.powi(steps))) as f32,
-            square_correction: (1.0 - beta2.powi(steps)).sqrt() as f32,
-        }
     }
 
     /// Adds the moments to a training checkpoint.
@@ -153,6 +137,12 @@ impl AdamW {
                 };
                 checkpoint.insert("the optimiser", format!("{prefix}{name}"), tensor)?;
             }
+            let steps = PlainTensor {
+                shape: vec![1],
+                // Exact below 2²⁴ steps, which no run reaches.
+                values: vec![moments.steps as f32],
+            };
+            checkpoint.insert("the optimiser", format!("{STEPS}{name}"), steps)?;
         }
         Ok(())
     }
@@ -174,9 +164,16 @@ impl AdamW {
                 let var = Var::from_slice(&tensor.values, parameter.dims(), parameter.device())?;
                 Ok(Some(var))
             };
-            if let (Some(mean), Some(square)) = (take(MEAN)?, take(SQUARE)?) {
-                self.moments
-                    .insert(name.to_owned(), Moments { mean, square });
+            let (mean, square) = (take(MEAN)?, take(SQUARE)?);
+            let steps = checkpoint.take(&format!("{STEPS}{name}"), &[1])?;
+            if let (Some(mean), Some(square), Some(steps)) = (mean, square, steps) {
+                let steps = steps.values[0] as u64;
+                let moments = Moments {
+                    mean,
+                    square,
+                    steps,
+                };
+                self.moments.insert(name.to_owned(), moments);
             }
         }
         Ok(())
@@ -189,6 +186,7 @@ impl Moments {
         Ok(Self {
             mean: zeros()?,
             square: zeros()?,
+            steps: 0,
         })
     }
 }
@@ -212,6 +210,32 @@ struct Update {
 }
 
 impl Update {
+    fn new(config: &AdamWConfig, (rate, clip): (f64, f64), decays: bool, steps: u64) -> Self {
+        let AdamWConfig {
+            beta1,
+            beta2,
+            eps,
+            weight_decay,
+            ..
+        } = *config;
+        let steps = steps as i32;
+        Self {
+            beta1: beta1 as f32,
+            fresh1: (1.0 - beta1) as f32,
+            beta2: beta2 as f32,
+            fresh2: (1.0 - beta2) as f32,
+            eps: eps as f32,
+            clip: clip as f32,
+            keep: if decays {
+                (1.0 - rate * weight_decay) as f32
+            } else {
+                1.0
+            },
+            rate: (rate / (1.0 - beta1.powi(steps))) as f32,
+            square_correction: (1.0 - beta2.powi(steps)).sqrt() as f32,
+        }
+    }
+
     fn apply(self, parameter: &Var, moments: &Moments, gradient: &Tensor) -> Result<()> {
         if !matches!(parameter.device(), Device::Cpu) {
             return self.apply_composed(parameter, moments, gradient);

@@ -182,6 +182,8 @@ fn normal(generator: &mut ChaCha8Rng, count: usize, std: f64) -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
+    use badge_core::checkpoint::layout::Part;
+
     use super::*;
 
     fn layout() -> Vec<TensorSpec> {
@@ -189,6 +191,7 @@ mod tests {
             name: name.to_owned(),
             shape: vec![100, 101],
             initial,
+            part: Part::Backbone,
         };
         vec![
             spec("copy", Initial::CopyOf("a".to_owned())),

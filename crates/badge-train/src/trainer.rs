@@ -1,128 +1,30 @@
 //! The training loop.
 
+mod config;
+mod epoch;
+
 use std::ops::Range;
 use std::path::Path;
 use std::time::Instant;
 
 use badge_tasks::{BatchOrder, LabelSpace, MetricKind, Split};
-use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{Best, CheckpointFile, Progress, discard};
+pub use config::TrainConfig;
+
+use crate::checkpoint::{CheckpointFile, Progress, StageStart, discard};
 use crate::data::EncodedSplit;
 use crate::error::{Error, Result};
-use crate::evaluate::{Evaluator, ExitScores, OwnModel};
+use crate::evaluate::{Evaluator, OwnModel};
+use crate::features::Features;
 use crate::gradients::Gradients;
 use crate::loss::Targets;
-use crate::method::Method;
+use crate::method::{Loss, Method, Moment, Stage};
 use crate::model::{Mode, ModelInput, MultiExitModel};
-use crate::model_directory::stage_weights;
-use crate::observer::{EpochReport, Observer, StepReport};
-use crate::optimizer::{AdamW, AdamWConfig};
+use crate::observer::{Observer, StepReport};
+use crate::optimizer::AdamW;
 use crate::schedule::LinearSchedule;
-use crate::step::forward_backward;
-
-/// Everything that decides how a run goes, besides model and data.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TrainConfig {
-    /// How the losses of the exits become one.
-    pub method: Method,
-    /// Epochs at most (paper, App. C: 25).
-    pub epochs_max: usize,
-    /// Epochs without a better S-avg before the run stops (paper, App. C: 8).
-    pub patience: usize,
-    /// Rows per forward pass.
-    pub batch_size: usize,
-    /// Forward passes per optimiser step.
-    pub accumulation: usize,
-    /// Peak learning rate.
-    pub learning_rate: f64,
-    /// Share of the steps spent on warm-up (paper, App. C: 0.1).
-    pub warmup_ratio: f64,
-    /// AdamW's constants.
-    pub optimizer: AdamWConfig,
-    /// Rows of each epoch, taken from the train split in order, for data that are graded from
-    /// easy to hard; without it every epoch sees all rows.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub curriculum: Option<Vec<usize>>,
-    /// Longest input in tokens.
-    pub max_length: usize,
-    /// Seed of data order and dropout.
-    pub seed: u64,
-    /// Seconds of work between checkpoints inside an epoch.
-    pub checkpoint_seconds: f64,
-}
-
-/// No run has more epochs, rows per batch or batches per step; larger numbers are slips.
-const COUNT_MAX: usize = 100_000;
-
-impl TrainConfig {
-    /// Refuses settings that cannot be meant.
-    ///
-    /// # Errors
-    /// Names the flag.
-    pub fn check(&self) -> Result<()> {
-        let counts = [
-            ("--epochs", self.epochs_max),
-            ("--patience", self.patience),
-            ("--batch-size", self.batch_size),
-            ("--accumulation", self.accumulation),
-        ];
-        if let Some((setting, count)) = counts.into_iter().find(|(_, count)| *count > COUNT_MAX) {
-            let problem = format!("{count} is more than {COUNT_MAX}");
-            return Err(Error::Setting { setting, problem });
-        }
-        if let Some((setting, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
-            return Err(Error::Setting {
-                setting,
-                problem: "must be at least 1".to_owned(),
-            });
-        }
-        if let Some(stages) = &self.curriculum
-            && (stages.len() != self.epochs_max || stages.contains(&0))
-        {
-            let problem = format!("{stages:?} is not one number of rows per epoch");
-            return Err(Error::Setting {
-                setting: "curriculum",
-                problem,
-            });
-        }
-        let AdamWConfig {
-            weight_decay,
-            gradient_norm_max,
-            ..
-        } = self.optimizer;
-        let ranges = [
-            ("--lr", self.learning_rate, f64::MIN_POSITIVE, 1.0),
-            ("--warmup-ratio", self.warmup_ratio, 0.0, 1.0),
-            ("--weight-decay", weight_decay, 0.0, 1.0),
-            (
-                "--checkpoint-minutes",
-                self.checkpoint_seconds,
-                0.0,
-                f64::MAX,
-            ),
-            (
-                "--max-grad-norm",
-                gradient_norm_max,
-                f64::MIN_POSITIVE,
-                f64::MAX,
-            ),
-        ];
-        for (setting, value, low, high) in ranges {
-            if !(low..=high).contains(&value) {
-                let low = if low > 0.0 { "above 0" } else { "at least 0" };
-                let high = if high < f64::MAX {
-                    format!(" and at most {high}")
-                } else {
-                    String::new()
-                };
-                let problem = format!("must be {low}{high}, not {value}");
-                return Err(Error::Setting { setting, problem });
-            }
-        }
-        Ok(())
-    }
-}
+use crate::step::{forward_backward, heads_forward_backward};
+use crate::weights::{SAFETENSORS_FILE, read_checkpoint};
 
 /// The data of a run and how answers on it are scored.
 #[derive(Debug)]
@@ -146,6 +48,7 @@ pub struct Trainer<'a> {
     model: &'a MultiExitModel,
     data: TrainData<'a>,
     config: &'a TrainConfig,
+    method: Box<dyn Method>,
     directory: &'a Path,
     observers: Vec<&'a mut dyn Observer>,
     evaluator: Box<dyn Evaluator + 'a>,
@@ -164,6 +67,16 @@ pub enum Start {
     Resume,
 }
 
+/// What stays the same while a stage runs.
+struct StageRun {
+    stage: Stage,
+    /// Its name, if the method has several.
+    label: Option<String>,
+    schedule: LinearSchedule,
+    /// The frozen backbone's, of the train and the dev split.
+    features: Option<(Features, Features)>,
+}
+
 impl<'a> Trainer<'a> {
     /// Prepares a run; `observers` hear of it in order.
     ///
@@ -177,6 +90,13 @@ impl<'a> Trainer<'a> {
         observers: Vec<&'a mut dyn Observer>,
     ) -> Result<Self> {
         config.check()?;
+        let method = config.method();
+        method
+            .check(&model.config().exits())
+            .map_err(|problem| Error::Setting {
+                setting: "--method",
+                problem: format!("{}: {problem}", method.name()),
+            })?;
         data.train.check(&model.config().backbone, "train split")?;
         data.dev.check(&model.config().backbone, "dev split")?;
         let curriculum = config.curriculum.iter().flatten().sum::<usize>();
@@ -199,6 +119,7 @@ impl<'a> Trainer<'a> {
             model,
             data,
             config,
+            method,
             directory,
             observers,
             evaluator: Box::new(OwnModel),
@@ -209,16 +130,17 @@ impl<'a> Trainer<'a> {
         })
     }
 
-    /// Has the dev split computed by `evaluator` instead of the model itself.
+    /// Has the dev split computed by `evaluator` instead of the model itself. In stages that leave
+    /// the backbone alone the heads are computed on its stored features instead.
     #[must_use]
     pub fn with_evaluator(mut self, evaluator: impl Evaluator + 'a) -> Self {
         self.evaluator = Box::new(evaluator);
         self
     }
 
-    /// Trains until the epochs are used up or patience ends, and returns what happened. The best
-    /// epoch's weights lie in the directory, and the last checkpoint: it is the caller who knows
-    /// when the run needs it no longer.
+    /// Trains every stage until its epochs are used up or patience ends, and returns what
+    /// happened. The best epoch's weights lie in the directory, and the last checkpoint: it is the
+    /// caller who knows when the run needs it no longer.
     ///
     /// # Errors
     /// When the loss is no longer finite or a file cannot be written.
@@ -226,35 +148,108 @@ impl<'a> Trainer<'a> {
         if self.start == Start::Fresh {
             discard(self.directory)?;
         }
-        let schedule = self.schedule();
-        let steps = self.progress.steps;
-        self.tell(|observer| observer.start(steps, schedule.total))?;
-        while !self.is_finished() {
-            let batches = self.batches(self.progress.epochs);
+        let stages = self.method.stages();
+        let (steps, total) = (
+            self.progress.steps,
+            stages.len() as u64 * self.stage_steps(),
+        );
+        self.tell(|observer| observer.start(steps, total))?;
+        loop {
+            let index = self.progress.stage.index;
+            self.run_stage(stages[index])?;
+            if index + 1 == stages.len() {
+                return Ok(self.progress);
+            }
+            self.enter_stage(index + 1)?;
+        }
+    }
+
+    fn run_stage(&mut self, stage: Stage) -> Result<()> {
+        if self.is_stage_finished() {
+            return Ok(());
+        }
+        let run = self.prepare(stage)?;
+        while !self.is_stage_finished() {
+            let batches = self.batches();
             let windows = batches.chunks(self.config.accumulation);
             let mut saved = Instant::now();
             for window in windows.clone().skip(self.progress.steps_in_epoch) {
-                let report = self.step(window, &schedule)?;
+                let report = self.step(window, &run)?;
                 self.tell(|observer| observer.step(&report))?;
                 // The epoch's last step is saved together with its evaluation.
                 let is_last = self.progress.steps_in_epoch == windows.len();
                 if !is_last && saved.elapsed().as_secs_f64() > self.config.checkpoint_seconds {
-                    self.checkpoint
-                        .save(self.model, &self.optimizer, &self.progress)?;
+                    self.save()?;
                     saved = Instant::now();
                 }
             }
-            self.finish_epoch()?;
+            self.finish_epoch(&run)?;
         }
-        Ok(self.progress)
+        Ok(())
     }
 
-    fn is_finished(&self) -> bool {
-        self.progress.epochs >= self.config.epochs_max
+    fn prepare(&mut self, stage: Stage) -> Result<StageRun> {
+        let start = Instant::now();
+        let index = self.progress.stage.index;
+        let plan = self.model.config().exits().exits;
+        let backbone = badge_core::checkpoint::layout::Part::Backbone;
+        let features = if self.method.trains(index, backbone, &plan) {
+            None
+        } else {
+            let of = |split| Features::of(self.model, split);
+            Some((of(self.data.train)?, of(self.data.dev)?))
+        };
+        let peak = match self.config.head_learning_rate {
+            Some(rate) if features.is_some() => rate,
+            _ => self.config.learning_rate,
+        };
+        let total = self.stage_steps();
+        let has_several = self.method.stages().len() > 1;
+        self.progress.seconds += start.elapsed().as_secs_f64();
+        Ok(StageRun {
+            stage,
+            label: has_several.then(|| stage.name.to_owned()),
+            schedule: LinearSchedule {
+                peak,
+                warmup: (total as f64 * self.config.warmup_ratio).ceil() as u64,
+                total,
+            },
+            features,
+        })
+    }
+
+    /// Goes on from the best epoch of the stage before, with a new optimiser. What is saved here
+    /// keeps a resumed run from taking this stage's weights for that epoch's.
+    fn enter_stage(&mut self, index: usize) -> Result<()> {
+        let file = self.directory.join(SAFETENSORS_FILE).display().to_string();
+        let mut best = read_checkpoint(self.directory)?;
+        self.model.parameters().set(&mut best, &file)?;
+        self.optimizer = AdamW::new(self.config.optimizer);
+        self.progress.stage = StageStart {
+            index,
+            epochs: self.progress.epochs,
+            steps: self.progress.steps,
+        };
+        self.progress.best = None;
+        self.save()
+    }
+
+    fn save(&self) -> Result<()> {
+        self.checkpoint
+            .save(self.model, &self.optimizer, &self.progress)
+    }
+
+    /// Epochs of the stage under way that are finished.
+    fn stage_epochs(&self) -> usize {
+        self.progress.epochs - self.progress.stage.epochs
+    }
+
+    fn is_stage_finished(&self) -> bool {
+        self.stage_epochs() >= self.config.epochs_max
             || epochs_without_gain(&self.progress) >= self.config.patience
     }
 
-    /// The rows of an epoch: all, or its stage of the curriculum.
+    /// The rows of a stage's epoch: all, or its share of the curriculum.
     fn rows(&self, epoch: usize) -> Range<usize> {
         match &self.config.curriculum {
             None => 0..self.data.train.len(),
@@ -265,14 +260,15 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    /// The batches of an epoch: a function of seed and epoch alone.
-    fn batches(&self, epoch: usize) -> Vec<Vec<usize>> {
+    /// The batches of the epoch under way: a function of seed and epoch alone.
+    fn batches(&self) -> Vec<Vec<usize>> {
         let order = BatchOrder {
             seed: self.config.seed,
             batch_size: self.config.batch_size,
         };
-        let rows = self.rows(epoch);
-        let mut batches = order.epoch(epoch, &self.data.train.lengths()[rows.clone()]);
+        let rows = self.rows(self.stage_epochs());
+        let lengths = &self.data.train.lengths()[rows.clone()];
+        let mut batches = order.epoch(self.progress.epochs, lengths);
         batches
             .iter_mut()
             .flatten()
@@ -280,7 +276,8 @@ impl<'a> Trainer<'a> {
         batches
     }
 
-    fn schedule(&self) -> LinearSchedule {
+    /// Steps of a stage that does not stop early.
+    fn stage_steps(&self) -> u64 {
         let steps_of = |rows: usize| {
             rows.div_ceil(self.config.batch_size)
                 .div_ceil(self.config.accumulation)
@@ -288,113 +285,76 @@ impl<'a> Trainer<'a> {
         let steps: usize = (0..self.config.epochs_max)
             .map(|epoch| steps_of(self.rows(epoch).len()))
             .sum();
-        let warmup = (steps as f64 * self.config.warmup_ratio).ceil() as u64;
-        LinearSchedule {
-            peak: self.config.learning_rate,
-            warmup,
-            total: steps as u64,
+        steps as u64
+    }
+
+    fn moment(&self) -> Moment {
+        Moment {
+            stage: self.progress.stage.index,
+            step: self.progress.steps - self.progress.stage.steps,
+            step_in_epoch: self.progress.steps_in_epoch as u64,
+            steps: self.stage_steps(),
+            seed: self.config.seed,
         }
     }
 
     /// One optimiser step over the batches of an accumulation window.
-    fn step(&mut self, window: &[Vec<usize>], schedule: &LinearSchedule) -> Result<StepReport> {
+    fn step(&mut self, window: &[Vec<usize>], run: &StageRun) -> Result<StepReport> {
         let start = Instant::now();
         let share = 1.0 / window.len() as f64;
         let mut gradients = Gradients::default();
-        let mut exit_losses = Vec::new();
-        let (mut total, mut tokens) = (0.0, 0);
+        let mut report = StepReport::new(self.progress.epochs + 1, run.label.clone());
         for rows in window {
-            let batch = self.data.train.batch(rows);
-            tokens += batch.size() * batch.tokens;
-            let input = ModelInput::of_batch(&batch, self.model.device())?;
-            let problem = self.model.config().head.problem;
-            let truth: Vec<_> = batch.targets.iter().collect();
-            let targets = Targets::new(problem, &truth, self.model.device())?;
-            let mode = Mode::Training {
-                seed: self.config.seed,
-                pass: self.progress.passes,
-            };
-            self.progress.passes += 1;
-            let (loss, of_batch) =
-                forward_backward(self.model, self.config.method, (&input, &targets), mode)?;
+            let (loss, of_batch, tokens) = self.pass(rows, run)?;
             gradients.accumulate(of_batch, share)?;
-            total += share * f64::from(loss.total.to_scalar::<f32>()?);
-            exit_losses.resize(loss.exits.len(), 0.0);
-            for (sum, exit) in exit_losses.iter_mut().zip(&loss.exits) {
-                *sum += share * f64::from(exit.to_scalar::<f32>()?);
-            }
+            report.add(&loss, tokens, share)?;
         }
-        if !total.is_finite() {
+        if !report.loss.is_finite() {
             let step = self.progress.steps + 1;
             return Err(Error::LossNotFinite {
-                loss: total as f32,
+                loss: report.loss as f32,
                 step,
             });
         }
-        let rate = schedule.rate(self.progress.steps);
-        let norm = self
+        report.learning_rate = run.schedule.rate(self.moment().step);
+        let parameters = self.model.parameters();
+        report.gradient_norm = self
             .optimizer
-            .step(self.model.parameters(), &gradients, rate)?;
-        let seconds = start.elapsed().as_secs_f64();
+            .step(parameters, &gradients, report.learning_rate)?;
+        report.seconds = start.elapsed().as_secs_f64();
         self.progress.steps += 1;
         self.progress.steps_in_epoch += 1;
-        self.progress.loss_sum += total;
-        self.progress.seconds += seconds;
-        Ok(StepReport {
-            step: self.progress.steps,
-            steps_total: schedule.total,
-            epoch: self.progress.epochs + 1,
-            loss: total,
-            exit_losses,
-            learning_rate: rate,
-            gradient_norm: norm,
-            tokens,
-            seconds,
-        })
+        self.progress.loss_sum += report.loss;
+        self.progress.seconds += report.seconds;
+        report.step = self.progress.steps;
+        report.steps_total = self.method.stages().len() as u64 * run.schedule.total;
+        Ok(report)
     }
 
-    /// Scores the epoch, keeps its weights if they are the best, and saves the checkpoint.
-    fn finish_epoch(&mut self) -> Result<()> {
-        let start = Instant::now();
-        let logits = self.evaluator.evaluate(self.model, self.data.dev)?;
-        let judge = (self.data.metric, self.data.label_space);
-        let scores = ExitScores::of(&logits, self.data.dev_split, judge)?;
-        let progress = &mut self.progress;
-        progress.epochs += 1;
-        let improved = progress
-            .best
-            .as_ref()
-            .is_none_or(|best| scores.average > best.scores.average);
-        if improved {
-            progress.best = Some(Best {
-                epoch: progress.epochs,
-                scores: scores.clone(),
-            });
-        }
-        progress.seconds += start.elapsed().as_secs_f64();
-        let report = EpochReport {
-            epoch: progress.epochs,
-            epochs_max: self.config.epochs_max,
-            step: progress.steps,
-            loss: progress.loss_sum / progress.steps_in_epoch as f64,
-            scores,
-            improved,
-            epochs_without_gain: epochs_without_gain(progress),
-            seconds: progress.seconds,
+    /// One forward and backward pass over a batch, and the tokens it took.
+    fn pass(&mut self, rows: &[usize], run: &StageRun) -> Result<(Loss, Gradients, usize)> {
+        let batch = self.data.train.batch(rows);
+        let problem = self.model.config().head.problem;
+        let truth: Vec<_> = batch.targets.iter().collect();
+        let targets = Targets::new(problem, &truth, self.model.device())?;
+        let moment = self.moment();
+        let mode = Mode::Training {
+            seed: self.config.seed,
+            pass: self.progress.passes,
         };
-        progress.history.push(report.clone());
-        progress.steps_in_epoch = 0;
-        progress.loss_sum = 0.0;
-        // Logs first: a resumed run drops what lies behind its checkpoint, but adds nothing before.
-        self.tell(|observer| observer.epoch(&report))?;
-        if improved {
-            let weights = self.model.parameters().to_checkpoint()?;
-            let staged = stage_weights(self.directory, &weights)?;
-            self.tell(|observer| observer.weights(&report))?;
-            staged.commit()?;
-        }
-        self.checkpoint
-            .save(self.model, &self.optimizer, &self.progress)
+        self.progress.passes += 1;
+        let (model, method) = (self.model, self.method.as_ref());
+        let (loss, gradients) = match &run.features {
+            None => {
+                let input = ModelInput::of_batch(&batch, model.device())?;
+                forward_backward(model, method, (&input, &targets), (&moment, mode))?
+            }
+            Some((train, _)) => {
+                let (taps, pass) = train.batch(model, (self.data.train, rows), mode)?;
+                heads_forward_backward(model, method, (&taps, pass, &targets), &moment)?
+            }
+        };
+        Ok((loss, gradients, batch.size() * batch.tokens))
     }
 
     fn tell(&mut self, tell: impl Fn(&mut dyn Observer) -> Result<()>) -> Result<()> {
@@ -405,7 +365,8 @@ impl<'a> Trainer<'a> {
 }
 
 fn epochs_without_gain(progress: &Progress) -> usize {
-    progress.epochs - progress.best.as_ref().map_or(0, |best| best.epoch)
+    let since = progress.best.as_ref().map(|best| best.epoch);
+    progress.epochs - since.unwrap_or(progress.stage.epochs)
 }
 
 /// The settings and data that a checkpoint must share with the run that takes it up. How often

@@ -55,7 +55,9 @@ pub fn read_checkpoint(directory: &Path) -> Result<Checkpoint> {
 /// Names the file or the tensor that is wrong.
 pub fn read_pretrained(directory: &Path, config: &ModelConfig) -> Result<Pretrained> {
     // Names follow from the family of the files, the layout from the model to be trained.
-    let source = read_config(directory)?;
+    let mut source = read_config(directory)?;
+    // A backbone that is cut has its deepest exit where the files have one among others.
+    source.backbone.blocks = config.backbone.blocks;
     let checkpoint = read_checkpoint(directory)?;
     let layout = layout::of_model(config);
     Ok(pretrained::adapt(checkpoint, &source.backbone, &layout)?)

@@ -13,7 +13,7 @@ use badge_train::data::EncodedSplit;
 use badge_train::evaluate::evaluate;
 use badge_train::infer::classify;
 use badge_train::loss::Targets;
-use badge_train::method::{ExitWeights, Method};
+use badge_train::method::{Joint, Moment};
 use badge_train::model::{Mode, ModelInput, MultiExitModel};
 use badge_train::optimizer::{AdamW, AdamWConfig};
 use badge_train::parameters::initialise;
@@ -111,9 +111,9 @@ fn trace(model: &MultiExitModel, rows: &[Vec<u32>]) -> (Vec<Vec<f32>>, Vec<Vec<f
     let flat = |t: &candle_core::Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
     let mut forward = model.start(&batch(rows).0, Mode::Evaluation).unwrap();
     let (mut hidden, mut logits) = (Vec::new(), Vec::new());
-    while let Some((_, exit)) = forward.next_exit().unwrap() {
+    while let Some(exit) = forward.next_exit().unwrap() {
         hidden.push(flat(forward.hidden()));
-        logits.push(flat(&exit));
+        logits.push(flat(&exit.logits));
     }
     (hidden, logits)
 }
@@ -259,9 +259,9 @@ fn parameters_without_a_gradient_stay_bit_identical_under_weight_decay() {
     let (input, targets) = batch(&[vec![1, 2, 3]]);
     let (_, gradients) = forward_backward(
         &model,
-        Method::Joint(ExitWeights::Uniform),
+        &Joint::default(),
         (&input, &targets),
-        Mode::Evaluation,
+        (&Moment::first(1, 0), Mode::Evaluation),
     )
     .unwrap();
     // No exit reads the last block's own LayerNorm: every exit has its bypass's.

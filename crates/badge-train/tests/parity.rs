@@ -2,19 +2,16 @@
 //! AdamW steps, against files made by `reference/make_golden.py` with Hugging Face's models in
 //! f64. Tolerances and their reasons stand in `docs/parity.md`.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+mod golden;
+mod methods;
 
-use badge_core::config::{ModelConfig, ProblemType};
-use badge_tasks::Target;
-use badge_train::loss::Targets;
-use badge_train::method::{ExitWeights, Method};
+use badge_train::method::{ExitWeights, Joint, Moment};
 use badge_train::model::{Mode, ModelInput, MultiExitModel};
 use badge_train::optimizer::{AdamW, AdamWConfig};
 use badge_train::step::forward_backward;
 use badge_train::{Device, weights};
-use safetensors::SafeTensors;
-use safetensors::tensor::Dtype;
+
+use golden::{Golden, close, fixtures, flat, largest, load};
 
 /// Largest absolute difference that is allowed, per rung of the ladder.
 const EMBEDDINGS: f32 = 2e-6;
@@ -29,130 +26,17 @@ const AFTER: f32 = 1e-5;
 /// rounding noise, which AdamW blows up to steps of the learning rate. Five steps of 1e-3 bound it.
 const AFTER_KEY_BIAS: f32 = 5.5e-3;
 
-fn fixtures(folder: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../fixtures")
-        .join(folder)
-}
-
-struct Golden {
-    floats: BTreeMap<String, Vec<f32>>,
-    integers: BTreeMap<String, Vec<i64>>,
-    shapes: BTreeMap<String, Vec<usize>>,
-}
-
-impl Golden {
-    fn read(path: &Path) -> Self {
-        let bytes = std::fs::read(path).unwrap();
-        let parsed = SafeTensors::deserialize(&bytes).unwrap();
-        let mut golden = Self {
-            floats: BTreeMap::new(),
-            integers: BTreeMap::new(),
-            shapes: BTreeMap::new(),
-        };
-        for (name, view) in parsed.iter() {
-            golden.shapes.insert(name.to_owned(), view.shape().to_vec());
-            match view.dtype() {
-                Dtype::F32 => {
-                    let values = view.data().as_chunks::<4>().0;
-                    let values = values.iter().map(|b| f32::from_le_bytes(*b)).collect();
-                    golden.floats.insert(name.to_owned(), values);
-                }
-                Dtype::I64 => {
-                    let values = view.data().as_chunks::<8>().0;
-                    let values = values.iter().map(|b| i64::from_le_bytes(*b)).collect();
-                    golden.integers.insert(name.to_owned(), values);
-                }
-                other => panic!("{name}: {other:?}"),
-            }
-        }
-        golden
-    }
-
-    fn input(&self) -> ModelInput {
-        let ids = |name: &str| -> Vec<u32> {
-            self.integers[name]
-                .iter()
-                .map(|id| u32::try_from(*id).unwrap())
-                .collect()
-        };
-        let tokens = self.shapes["input_ids"][1];
-        let lengths: Vec<usize> = self.integers["attention_mask"]
-            .chunks(tokens)
-            .map(|row| row.iter().sum::<i64>() as usize)
-            .collect();
-        ModelInput::new(
-            &ids("input_ids"),
-            &ids("token_type_ids"),
-            &lengths,
-            &Device::Cpu,
-        )
-        .unwrap()
-    }
-
-    fn targets(&self, config: &ModelConfig) -> Targets {
-        let targets: Vec<Target> = match config.head.problem {
-            ProblemType::SingleLabel => self.integers["labels"]
-                .iter()
-                .map(|id| Target::Class(*id as usize))
-                .collect(),
-            ProblemType::MultiLabel => self.floats["labels"]
-                .chunks(config.head.outputs())
-                .map(|row| Target::Classes(row.iter().map(|v| *v > 0.5).collect()))
-                .collect(),
-            ProblemType::Regression => self.floats["labels"]
-                .iter()
-                .map(|v| Target::Value(*v))
-                .collect(),
-        };
-        Targets::new(
-            config.head.problem,
-            &targets.iter().collect::<Vec<_>>(),
-            &Device::Cpu,
-        )
-        .unwrap()
-    }
-
-    fn method(&self) -> Method {
-        let weights = &self.floats["loss_weights"];
-        let uniform = weights.iter().all(|w| *w == 1.0);
-        Method::Joint(if uniform {
+/// The joint loss that a golden file was made with.
+fn joint(golden: &Golden) -> Joint {
+    let weights = &golden.floats["loss_weights"];
+    let uniform = weights.iter().all(|w| *w == 1.0);
+    Joint {
+        weights: if uniform {
             ExitWeights::Uniform
         } else {
             ExitWeights::Linear
-        })
+        },
     }
-}
-
-fn largest_difference(found: &[f32], expected: &[f32]) -> f32 {
-    assert_eq!(found.len(), expected.len());
-    found
-        .iter()
-        .zip(expected)
-        .map(|(a, b)| (a - b).abs())
-        .fold(0.0, f32::max)
-}
-
-fn close(what: &str, found: &[f32], expected: &[f32], tolerance: f32) {
-    let difference = largest_difference(found, expected);
-    assert!(
-        difference <= tolerance,
-        "{what}: off by {difference:e}, allowed {tolerance:e}"
-    );
-}
-
-fn flat(tensor: &candle_core::Tensor) -> Vec<f32> {
-    tensor.flatten_all().unwrap().to_vec1().unwrap()
-}
-
-fn largest(values: &[f32]) -> f32 {
-    values.iter().fold(0.0, |top, v| top.max(v.abs()))
-}
-
-fn load(folder: &Path) -> MultiExitModel {
-    let config = weights::read_config(folder).unwrap();
-    let checkpoint = weights::read_checkpoint(folder).unwrap();
-    MultiExitModel::new(config, &checkpoint, &Device::Cpu).unwrap()
 }
 
 const CASES: [&str; 5] = [
@@ -199,8 +83,8 @@ fn embeddings_and_every_block_agree() {
             &expected,
             EMBEDDINGS,
         );
-        while let Some((depth, _)) = forward.next_exit().unwrap() {
-            let name = format!("block.{}.hidden", depth.index().0);
+        while let Some(exit) = forward.next_exit().unwrap() {
+            let name = format!("block.{}.hidden", exit.depth.index().0);
             let found = real(&flat(forward.hidden()));
             close(
                 &format!("{case} {name}"),
@@ -217,11 +101,11 @@ fn every_exit_agrees_on_a_padded_batch_of_pairs() {
     for_each_case(|case, model, golden| {
         let mut forward = model.start(&golden.input(), Mode::Evaluation).unwrap();
         let mut exits = 0;
-        while let Some((depth, logits)) = forward.next_exit().unwrap() {
-            let name = format!("exit.{}.logits", depth.index().0);
+        while let Some(exit) = forward.next_exit().unwrap() {
+            let name = format!("exit.{}.logits", exit.depth.index().0);
             close(
                 &format!("{case} {name}"),
-                &flat(&logits),
+                &flat(&exit.logits),
                 &golden.floats[&name],
                 EXIT,
             );
@@ -240,11 +124,11 @@ fn every_exit_agrees_on_512_tokens() {
             .collect();
         let input = ModelInput::new(&ids, &[0; 512], &[512], &Device::Cpu).unwrap();
         let mut forward = model.start(&input, Mode::Evaluation).unwrap();
-        while let Some((depth, logits)) = forward.next_exit().unwrap() {
-            let name = format!("long.exit.{}.logits", depth.index().0);
+        while let Some(exit) = forward.next_exit().unwrap() {
+            let name = format!("long.exit.{}.logits", exit.depth.index().0);
             close(
                 &format!("{case} {name}"),
-                &flat(&logits),
+                &flat(&exit.logits),
                 &golden.floats[&name],
                 EXIT,
             );
@@ -258,9 +142,9 @@ fn the_joint_loss_and_all_gradients_agree() {
         let targets = golden.targets(model.config());
         let (loss, gradients) = forward_backward(
             model,
-            golden.method(),
+            &joint(golden),
             (&golden.input(), &targets),
-            Mode::Evaluation,
+            (&Moment::first(1, 0), Mode::Evaluation),
         )
         .unwrap();
         close(
@@ -298,8 +182,8 @@ fn five_adamw_steps_agree() {
         let mut optimizer = AdamW::new(config);
         for step in 1..=5 {
             let batch = (&input, &targets);
-            let (loss, gradients) =
-                forward_backward(model, golden.method(), batch, Mode::Evaluation).unwrap();
+            let when = (&Moment::first(5, 0), Mode::Evaluation);
+            let (loss, gradients) = forward_backward(model, &joint(golden), batch, when).unwrap();
             let expected = &golden.floats[&format!("step.{step}.loss")];
             close(
                 &format!("{case} loss of step {step}"),

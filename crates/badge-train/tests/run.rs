@@ -12,7 +12,7 @@ use badge_tasks::{Encoding, Example, LabelSpace, MetricKind, Split, Target};
 use badge_train::checkpoint::Progress;
 use badge_train::data::EncodedSplit;
 use badge_train::evaluate::{Evaluator, ExitLogits};
-use badge_train::method::{ExitWeights, Method};
+use badge_train::method::{ExitWeights, MethodSpec};
 use badge_train::model::MultiExitModel;
 use badge_train::observer::{EpochReport, Observer, StepReport};
 use badge_train::optimizer::AdamWConfig;
@@ -86,12 +86,16 @@ fn dev_split(targets: &[Target]) -> Split {
 
 fn train_config() -> TrainConfig {
     TrainConfig {
-        method: Method::Joint(ExitWeights::Uniform),
+        method: MethodSpec::Joint {
+            exit_weights: ExitWeights::Uniform,
+        },
+        lte: None,
         epochs_max: 4,
         patience: 4,
         batch_size: 8,
         accumulation: 2,
         learning_rate: 3e-3,
+        head_learning_rate: None,
         warmup_ratio: 0.1,
         optimizer: AdamWConfig {
             weight_decay: 0.01,

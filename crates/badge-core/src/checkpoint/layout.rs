@@ -3,7 +3,8 @@
 use super::names::{self, ModuleName};
 use crate::bypass::{BypassConfig, BypassLayerNorm};
 use crate::config::{BackboneConfig, EarlyExitConfig, Family, ModelConfig};
-use crate::exit::Pooler;
+use crate::exit::{ExitIndex, Pooler};
+use crate::exit_head::ExitHead;
 
 /// One tensor of a model.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,6 +15,24 @@ pub struct TensorSpec {
     pub shape: Vec<usize>,
     /// The value that a tensor has when no checkpoint provides it.
     pub initial: Initial,
+    /// What of the model it belongs to.
+    pub part: Part,
+}
+
+/// What of a model a tensor belongs to: training methods choose by it what learns, and counts of
+/// parameters go by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Part {
+    /// Embeddings, blocks, and the pooler under its pre-trained name.
+    Backbone,
+    /// Classifier, own pooler and attention of an exit.
+    Exit(ExitIndex),
+    /// The bypass of an exit.
+    Bypass(ExitIndex),
+    /// Global Past-Future's imitations and gate.
+    PastFuture,
+    /// The learning-to-exit head.
+    LearningToExit,
 }
 
 /// How a fresh tensor starts.
@@ -35,17 +54,20 @@ pub fn of_model(config: &ModelConfig) -> Vec<TensorSpec> {
     let mut layout = Layout {
         specs: Vec::new(),
         std: config.backbone.initializer_range,
+        part: Part::Backbone,
     };
     layout.embeddings(&config.backbone);
     layout.blocks(&config.backbone);
     for depth in exits.exits.depths() {
-        let block = depth.index().0;
-        layout.pooler(&config.backbone, &exits, block);
-        let classifier = names::exit_classifier(&config.backbone, block);
-        layout.linear(&classifier, config.head.outputs(), config.backbone.hidden);
-        if let Some(bypass) = &exits.bypass {
-            layout.bypass(&config.backbone, bypass, block);
-        }
+        layout.exit(config, &exits, depth.index());
+    }
+    if exits.global_past_future {
+        layout.past_future(config, &exits);
+    }
+    if exits.lte {
+        layout.part = Part::LearningToExit;
+        let width = exits.classifier_width(config.backbone.hidden);
+        layout.linear(&names::learning_to_exit(), 1, width);
     }
     layout.specs
 }
@@ -53,6 +75,8 @@ pub fn of_model(config: &ModelConfig) -> Vec<TensorSpec> {
 struct Layout {
     specs: Vec<TensorSpec>,
     std: f64,
+    /// What the tensors that come next belong to.
+    part: Part,
 }
 
 impl Layout {
@@ -61,15 +85,18 @@ impl Layout {
             name,
             shape,
             initial,
+            part: self.part,
         });
     }
 
+    /// A linear layer without a bias.
+    fn matrix(&mut self, module: &ModuleName, outputs: usize, inputs: usize) {
+        let initial = Initial::Normal(self.std);
+        self.push(module.weight(), vec![outputs, inputs], initial);
+    }
+
     fn linear(&mut self, module: &ModuleName, outputs: usize, inputs: usize) {
-        self.push(
-            module.weight(),
-            vec![outputs, inputs],
-            Initial::Normal(self.std),
-        );
+        self.matrix(module, outputs, inputs);
         self.push(module.bias(), vec![outputs], Initial::Zeros);
     }
 
@@ -133,11 +160,66 @@ impl Layout {
         self.norm(&layer.output_norm, d);
     }
 
+    /// Everything of the exit after a block, its bypass included.
+    fn exit(&mut self, config: &ModelConfig, exits: &EarlyExitConfig, index: ExitIndex) {
+        let (backbone, block) = (&config.backbone, index.0);
+        let width = exits.classifier_width(backbone.hidden);
+        self.pooler(backbone, exits, block);
+        self.part = Part::Exit(index);
+        if let Some(head) = exits.exit_head {
+            self.attention(head, backbone.hidden, block);
+        }
+        let classifier = names::exit_classifier(backbone, block);
+        self.linear(&classifier, config.head.outputs(), width);
+        if let Some(bypass) = &exits.bypass {
+            self.part = Part::Bypass(index);
+            self.bypass(backbone, bypass, block);
+        }
+    }
+
+    fn attention(&mut self, head: ExitHead, d: usize, block: usize) {
+        let names = names::exit_attention(block);
+        let narrowing = [&names.query, &names.key, &names.value];
+        match head {
+            ExitHead::MhaBottleneck { rank, .. } => {
+                for module in narrowing {
+                    self.matrix(module, rank, d);
+                }
+                self.matrix(&names.output, d, rank);
+            }
+            ExitHead::MhaFastbert { dim, .. } => {
+                self.linear(&names.input, dim, d);
+                for module in narrowing.into_iter().chain([&names.output, &names.dense]) {
+                    self.linear(module, dim, dim);
+                }
+            }
+        }
+    }
+
+    fn past_future(&mut self, config: &ModelConfig, exits: &EarlyExitConfig) {
+        let (d, c) = (config.backbone.hidden, config.head.outputs());
+        self.part = Part::PastFuture;
+        for (position, depth) in exits.exits.depths().iter().enumerate() {
+            let block = depth.index().0;
+            // Nothing lies before the first exit that could imitate it.
+            if position > 0 {
+                self.linear(&names::future_state(block), d, d);
+            }
+            self.linear(&names::gate_features(block), c, d);
+        }
+        self.linear(&names::past_future_gate(), c, c);
+    }
+
     /// The pooler that the exit after `block` reads, unless another exit brought it already.
     fn pooler(&mut self, config: &BackboneConfig, exits: &EarlyExitConfig, block: usize) {
         let d = config.hidden;
         let deepest = block + 1 == config.blocks;
         let shared = names::backbone_pooler(config.family);
+        // The pre-trained one goes with the backbone even where the deepest exit owns it.
+        self.part = match exits.pooler {
+            Pooler::Own if !deepest => Part::Exit(ExitIndex(block)),
+            _ => Part::Backbone,
+        };
         match exits.pooler {
             Pooler::None => {}
             Pooler::Shared if !deepest => {}
@@ -164,9 +246,9 @@ impl Layout {
         }
         if bypass.layer_norm == BypassLayerNorm::Own {
             let own = names::bypass_norm(block);
-            let last = names::layer(config, block, config.inner_layers - 1).output_norm;
-            self.push(own.weight(), vec![d], Initial::CopyOf(last.weight()));
-            self.push(own.bias(), vec![d], Initial::CopyOf(last.bias()));
+            let replaced = names::bypassed_norm(config, bypass.placement, block);
+            self.push(own.weight(), vec![d], Initial::CopyOf(replaced.weight()));
+            self.push(own.bias(), vec![d], Initial::CopyOf(replaced.bias()));
         }
     }
 }
@@ -213,6 +295,41 @@ mod tests {
         let specs = of_model(&albert_base(Some(exits)));
         assert_eq!(parameters(&specs, "bypasses."), 12 * 26_112);
         assert_eq!(parameters(&specs, "exits."), 11 * (2 * 768 + 2));
+    }
+
+    #[test]
+    fn every_head_form_has_the_tensors_of_its_formula() {
+        let with = |change: &dyn Fn(&mut EarlyExitConfig)| {
+            let mut exits = EarlyExitConfig::new(
+                ExitPlan::new(vec![4, 8, 12], 12).unwrap(),
+                Pooler::Shared,
+                None,
+                0.1,
+            );
+            change(&mut exits);
+            of_model(&albert_base(Some(exits)))
+        };
+        let of_part = |specs: &[TensorSpec], part: Part| {
+            let of_part = specs.iter().filter(|s| s.part == part);
+            of_part
+                .map(|s| s.shape.iter().product::<usize>())
+                .sum::<usize>()
+        };
+        let deepest = Part::Exit(ExitIndex(11));
+        let bottleneck = with(&|exits| exits.exit_head = Some(ExitHead::BOTTLENECK));
+        assert_eq!(of_part(&bottleneck, deepest), 98_304 + 2 * 769);
+        let fastbert = with(&|exits| {
+            exits.exit_head = Some(ExitHead::FASTBERT);
+            exits.pooler = Pooler::None;
+            exits.lte = true;
+        });
+        assert_eq!(of_part(&fastbert, deepest), 181_250);
+        assert_eq!(of_part(&fastbert, Part::LearningToExit), 129);
+        let past_future = with(&|exits| exits.global_past_future = true);
+        let imitations = 2 * (768 * 768 + 768);
+        let gates = 3 * 2 * 769 + 2 * 2 + 2;
+        assert_eq!(of_part(&past_future, Part::PastFuture), imitations + gates);
+        assert_eq!(of_part(&past_future, Part::LearningToExit), 0);
     }
 
     #[test]

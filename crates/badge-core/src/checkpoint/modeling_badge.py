@@ -10,7 +10,10 @@ This file lies beside the weights, so that the directory answers at every exit:
 The plan is `early_exit` in `config.json`. A block m (from 0) is one step of the stack: a BERT
 layer, or one pass over an ALBERT layer group with all its inner layers. With x its input, F_m the
 sum that its last LayerNorm reads and H_m = LN(F_m) its output, an exit reads H_m, or with a bypass
-H'_m = LN(F_m + g(x W_down) W_up). Blocks never see a bypass: block m + 1 reads H_m.
+H'_m = LN(F_m + g(x W_down) W_up). Blocks never see a bypass: block m + 1 reads H_m. Bypasses may
+also go around the attention or the feed-forward alone, exits may read all rows through attention,
+and with Global Past-Future an exit weighs earlier states against imitations of deeper ones. A
+learning-to-exit head changes no exit's answer and is left aside.
 """
 
 from contextlib import contextmanager
@@ -25,6 +28,17 @@ from transformers.activations import ACT2FN
 from transformers.utils import ModelOutput
 
 BACKBONES = {"albert": AlbertModel, "bert": BertModel}
+KNOWN_KEYS = {
+    "version",
+    "exits",
+    "pooler",
+    "bypass",
+    "exit_head",
+    "global_past_future",
+    "lte",
+    "exit_dropout",
+    "max_length",
+}
 
 
 @dataclass
@@ -38,47 +52,140 @@ class MultiExitOutput(ModelOutput):
 
 
 class Bypass(nn.Module):
-    """LN(F + g(x W_down) W_up), with a LayerNorm of its own or the block's."""
+    """What the exit reads of a block whose part (all of it, attention or feed-forward) is bypassed.
+
+    Its LayerNorm, its own or the block's, closes the sum that the bypass adds to.
+    """
 
     def __init__(self, config, plan):
         super().__init__()
         width, rank, bias = config.hidden_size, plan["rank"], plan["bias"]
         # `transformers` calls the identity "linear".
         activation = "linear" if plan["activation"] == "identity" else plan["activation"]
+        self.placement = plan.get("placement", "block")
         self.down = nn.Linear(width, rank, bias=bias)
         self.activation = ACT2FN[activation]
         self.up = nn.Linear(rank, width, bias=bias)
         owns_norm = plan["layer_norm"] == "own"
         self.LayerNorm = nn.LayerNorm(width, eps=config.layer_norm_eps) if owns_norm else None
 
-    def forward(self, block_input, feed_forward_sum, block_norm):
-        norm = block_norm if self.LayerNorm is None else self.LayerNorm
-        return norm(feed_forward_sum + self.up(self.activation(self.down(block_input))))
+    def forward(self, step):
+        """[B, D] from the [CLS] rows of one step of the stack."""
+        if self.placement == "block":
+            return self.close(step.input, step.sum, step.norm)
+        if self.placement == "ffn":
+            return self.close(step.attended, step.sum, step.norm)
+        # The feed-forward runs again, for this exit alone.
+        closed = self.close(step.layer_input, step.attention_sum, step.attention_norm)
+        return step.feed_forward(closed[:, None])[:, 0]
+
+    def close(self, source, total, replaced_norm):
+        norm = replaced_norm if self.LayerNorm is None else self.LayerNorm
+        return norm(total[:, 0] + self.up(self.activation(self.down(source[:, 0]))))
+
+
+class ExitAttention(nn.Module):
+    """Attention of [CLS] over all rows of H_m, without residual or LayerNorm."""
+
+    def __init__(self, config, plan):
+        super().__init__()
+        width, self.heads = config.hidden_size, plan["heads"]
+        fastbert = plan["kind"] == "mha_fastbert"
+        inner = plan["dim"] if fastbert else plan["rank"]
+        outer = inner if fastbert else width
+        self.input = nn.Linear(width, inner) if fastbert else None
+        source = inner if fastbert else width
+        self.query = nn.Linear(source, inner, bias=fastbert)
+        self.key = nn.Linear(source, inner, bias=fastbert)
+        self.value = nn.Linear(source, inner, bias=fastbert)
+        self.output = nn.Linear(inner, outer, bias=fastbert)
+        self.dense = nn.Linear(inner, inner) if fastbert else None
+
+    def forward(self, rows, attention_mask):
+        if self.input is not None:
+            rows = torch.tanh(self.input(rows))
+        query, key, value = (
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, H, T or 1, k]
+            for part in (self.query(rows[:, :1]), self.key(rows), self.value(rows))
+        )
+        mask = None if attention_mask is None else attention_mask[:, None, None].bool()
+        context = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        output = self.output(context[:, :, 0].flatten(1))
+        return output if self.dense is None else torch.tanh(self.dense(output))
 
 
 class Exit(nn.Module):
-    """The weights of an exit before the deepest one, whose weights have the standard names."""
+    """The weights of an exit but those that have standard names, as the deepest's classifier."""
 
-    def __init__(self, config, owns_pooler):
+    def __init__(self, config, plan, is_deepest):
         super().__init__()
-        width = config.hidden_size
-        self.pooler = nn.Linear(width, width) if owns_pooler else None
-        self.classifier = nn.Linear(width, config.num_labels)
+        width, head = config.hidden_size, plan.get("exit_head")
+        if head:
+            self.mha = ExitAttention(config, head)
+        if is_deepest:
+            return
+        if plan["pooler"] == "own":
+            self.pooler = nn.Linear(width, width)
+        self.classifier = nn.Linear(classifier_width(config, plan), config.num_labels)
+
+
+class PastFuture(nn.Module):
+    """Global Past-Future: imitations of deeper states, and the gate between past and future."""
+
+    def __init__(self, config, blocks):
+        super().__init__()
+        width, labels = config.hidden_size, config.num_labels
+        self.future = nn.ModuleDict({str(m): nn.Linear(width, width) for m in blocks[1:]})
+        self.gate_features = nn.ModuleDict({str(m): nn.Linear(width, labels) for m in blocks})
+        self.gate = nn.Linear(labels, labels)
+
+    def forward(self, blocks, states, classifiers):
+        """Logits of every exit from their pooled states, [B, D] each."""
+        logits, past, features = [], 0.0, 0.0
+        for seen, (block, state) in enumerate(zip(blocks, states), start=1):
+            past = past + classifiers[block](state)
+            features = features + self.gate_features[str(block)](state)
+            gate = torch.sigmoid(self.gate(torch.tanh(features / seen)))
+            imitations = {j: torch.tanh(self.future[str(j)](state)) for j in blocks[seen:]}
+            future = sum(classifiers[j](imitation) for j, imitation in imitations.items())
+            logits.append(2 * gate * past + (2 - 2 * gate) * future)
+        return tuple(logits)
+
+
+class Step:
+    """What the exit of one step of the stack may read, [B, T, D] each, and the layer it ended in."""
+
+    def __init__(self, block_input):
+        self.input = self.layer_input = block_input
+        self.attention_sum = self.attended = self.sum = self.output = None
+        self.attention_norm = self.norm = self.layer = None
+
+    def feed_forward(self, attended):
+        """The rest of the block behind its attention, on other rows."""
+        if hasattr(self.layer, "feed_forward_chunk"):
+            return self.layer.feed_forward_chunk(attended)
+        return self.norm(self.layer.ff_chunk(attended) + attended)
 
 
 class BlockTrace:
-    """What the exits read of one forward pass: one entry per block, in the order they ran."""
+    """What the exits read of one forward pass: one step per block, in the order they ran."""
 
     def __init__(self):
-        self.inputs, self.sums, self.norms, self.outputs = [], [], [], []
+        self.steps = []
 
-    def record_input(self, _block, arguments):
-        self.inputs.append(arguments[0])  # [B, T, D]
+    def begin(self, _block, arguments):
+        self.steps.append(Step(arguments[0]))
+
+    def enter_layer(self, layer, arguments):
+        self.steps[-1].layer, self.steps[-1].layer_input = layer, arguments[0]
+
+    def record_attention(self, norm, arguments, output):
+        step = self.steps[-1]
+        step.attention_norm, step.attention_sum, step.attended = norm, arguments[0], output
 
     def record_norm(self, norm, arguments, output):
-        self.sums.append(arguments[0])
-        self.norms.append(norm)
-        self.outputs.append(output)
+        step = self.steps[-1]
+        step.norm, step.sum, step.output = norm, arguments[0], output
 
 
 class BadgeForSequenceClassification(PreTrainedModel):
@@ -98,14 +205,15 @@ class BadgeForSequenceClassification(PreTrainedModel):
         # `base_model` of `transformers` finds the backbone by this name, as do the weights.
         self.base_model_prefix = config.model_type
         setattr(self, self.base_model_prefix, backbone(config, add_pooling_layer=pools))
-        owns_pooler = plan["pooler"] == "own"
+        deepest = self.exit_blocks[-1]
         self.exits = nn.ModuleDict(
-            {str(m): Exit(config, owns_pooler) for m in self.exit_blocks[:-1]}
+            {str(m): Exit(config, plan, m == deepest) for m in self.exit_blocks}
         )
+        self.gpf = PastFuture(config, self.exit_blocks) if plan.get("global_past_future") else None
         bypassed = self.exit_blocks if plan["bypass"] else []
         self.bypasses = nn.ModuleDict({str(m): Bypass(config, plan["bypass"]) for m in bypassed})
         self.dropout = nn.Dropout(plan["exit_dropout"])
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.classifier = nn.Linear(classifier_width(config, plan), config.num_labels)
         self.post_init()
 
     def forward(
@@ -129,14 +237,15 @@ class BadgeForSequenceClassification(PreTrainedModel):
                 position_ids=position_ids,
                 inputs_embeds=inputs_embeds,
             )
-        exit_logits = tuple(self.exit_logits(m, trace) for m in self.exit_blocks)
+        states = [self.dropout(self.state(m, trace, attention_mask)) for m in self.exit_blocks]
+        exit_logits = self.exit_logits(states)
         if output_hidden_states is None:
             output_hidden_states = getattr(self.config, "output_hidden_states", False)
         output = MultiExitOutput(
             loss=None if labels is None else self.loss(exit_logits, labels, loss_weights),
             logits=exit_logits[-1],
             exit_logits=exit_logits,
-            hidden_states=(trace.inputs[0], *trace.outputs) if output_hidden_states else None,
+            hidden_states=trace_states(trace) if output_hidden_states else None,
         )
         return output.to_tuple() if return_dict is False else output
 
@@ -146,11 +255,16 @@ class BadgeForSequenceClassification(PreTrainedModel):
         encoder, trace = self.base_model.encoder, BlockTrace()
         if self.config.model_type == "albert":
             blocks = list(encoder.albert_layer_groups)
-            norms = [group.albert_layers[-1].full_layer_layer_norm for group in blocks]
+            layers = [group.albert_layers[-1] for group in blocks]
+            attention_norms = [layer.attention.LayerNorm for layer in layers]
+            norms = [layer.full_layer_layer_norm for layer in layers]
         else:
-            blocks = list(encoder.layer)
-            norms = [layer.output.LayerNorm for layer in blocks]
-        handles = [block.register_forward_pre_hook(trace.record_input) for block in blocks]
+            blocks = layers = list(encoder.layer)
+            attention_norms = [layer.attention.output.LayerNorm for layer in layers]
+            norms = [layer.output.LayerNorm for layer in layers]
+        handles = [block.register_forward_pre_hook(trace.begin) for block in blocks]
+        handles += [layer.register_forward_pre_hook(trace.enter_layer) for layer in layers]
+        handles += [norm.register_forward_hook(trace.record_attention) for norm in attention_norms]
         handles += [norm.register_forward_hook(trace.record_norm) for norm in norms]
         try:
             yield trace
@@ -158,21 +272,30 @@ class BadgeForSequenceClassification(PreTrainedModel):
             for handle in handles:
                 handle.remove()
 
-    def exit_logits(self, m, trace):
-        """The logits [B, C] of the exit after block m, which reads the [CLS] row alone."""
-        if str(m) in self.bypasses:
-            block_input, block_sum = trace.inputs[m][:, 0], trace.sums[m][:, 0]  # [B, D]
-            features = self.bypasses[str(m)](block_input, block_sum, trace.norms[m])
+    def state(self, m, trace, attention_mask):
+        """What the classifier of the exit after block m reads: [B, W]."""
+        step = trace.steps[m]
+        if self.plan.get("exit_head"):
+            features = self.exits[str(m)].mha(step.output, attention_mask)
+        elif str(m) in self.bypasses:
+            features = self.bypasses[str(m)](step)
         else:
-            features = trace.outputs[m][:, 0]  # [B, D]
-        deepest = m == self.exit_blocks[-1]
-        if self.plan["pooler"] == "own" and not deepest:
-            features = torch.tanh(self.exits[str(m)].pooler(features))
-        elif self.plan["pooler"] != "none":
-            pooler = self.base_model.pooler  # ALBERT's is a bare Linear, BERT's holds one.
-            features = torch.tanh(getattr(pooler, "dense", pooler)(features))
-        classifier = self.classifier if deepest else self.exits[str(m)].classifier
-        return classifier(self.dropout(features))
+            features = step.output[:, 0]
+        if self.plan["pooler"] == "none":
+            return features
+        if self.plan["pooler"] == "own" and m != self.exit_blocks[-1]:
+            return torch.tanh(self.exits[str(m)].pooler(features))
+        pooler = self.base_model.pooler  # ALBERT's is a bare Linear, BERT's holds one.
+        return torch.tanh(getattr(pooler, "dense", pooler)(features))
+
+    def exit_logits(self, states):
+        """The logits [B, C] of every exit in plan order."""
+        deepest = self.exit_blocks[-1]
+        classifiers = {m: self.exits[str(m)].classifier for m in self.exit_blocks[:-1]}
+        classifiers[deepest] = self.classifier
+        if self.gpf is not None:
+            return self.gpf(self.exit_blocks, states, classifiers)
+        return tuple(classifiers[m](state) for m, state in zip(self.exit_blocks, states))
 
     def loss(self, exit_logits, labels, weights="uniform"):
         """The joint loss: the sum of the exits' losses, or their mean weighted by 1, 2, ..., E."""
@@ -193,6 +316,16 @@ class BadgeForSequenceClassification(PreTrainedModel):
         return functional.cross_entropy(logits, labels.view(-1))
 
 
+def classifier_width(config, plan):
+    """Inputs of every exit's classifier."""
+    return (plan.get("exit_head") or {}).get("dim", config.hidden_size)
+
+
+def trace_states(trace):
+    """The embeddings and the output of every block."""
+    return (trace.steps[0].input, *(step.output for step in trace.steps))
+
+
 def checked_plan(config):
     """The `early_exit` entry of the configuration, once it is known to be one we understand."""
     plan = getattr(config, "early_exit", None)
@@ -205,6 +338,9 @@ def checked_plan(config):
     exits, depth = plan["exits"], config.num_hidden_layers
     if not exits or exits != sorted(set(exits)) or exits[0] < 1 or exits[-1] != depth:
         raise ValueError(f"early_exit.exits is {exits}: expected ascending depths up to {depth}")
+    unknown = set(plan) - KNOWN_KEYS
+    if unknown:
+        raise ValueError(f"early_exit has keys that this file does not know: {sorted(unknown)}")
     if plan["pooler"] not in ("shared", "own", "none"):
         raise ValueError(f'early_exit.pooler is "{plan["pooler"]}": expected shared, own or none')
     return plan

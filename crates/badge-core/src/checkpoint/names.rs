@@ -1,6 +1,7 @@
 //! Every weight name, spelled once: Hugging Face's for the backbone and the deepest exit, ours
 //! beside them for the other exits and the bypasses. Indices in names count from 0.
 
+use crate::bypass::BypassPlacement;
 use crate::config::{BackboneConfig, Family};
 
 /// The name of a linear layer or LayerNorm without `.weight` and `.bias`.
@@ -153,6 +154,70 @@ pub fn bypass_up(block: usize) -> ModuleName {
 /// The bypass's own LayerNorm (paper, Eq. 2).
 pub fn bypass_norm(block: usize) -> ModuleName {
     ModuleName::new(format!("bypasses.{block}.LayerNorm"))
+}
+
+/// The block's own LayerNorm whose place the bypass's takes: the one that closes the sum that the
+/// bypass adds to.
+pub fn bypassed_norm(
+    config: &BackboneConfig,
+    placement: BypassPlacement,
+    block: usize,
+) -> ModuleName {
+    let last = layer(config, block, config.inner_layers - 1);
+    match placement {
+        BypassPlacement::Block | BypassPlacement::Ffn => last.output_norm,
+        BypassPlacement::Mhsa => last.attention_norm,
+    }
+}
+
+/// The attention of an exit that reads all rows (`ExitHead`).
+#[derive(Debug, Clone)]
+pub struct ExitAttentionNames {
+    /// FastBERT's projection in front of the attention, `D -> n`.
+    pub input: ModuleName,
+    /// Query projection.
+    pub query: ModuleName,
+    /// Key projection.
+    pub key: ModuleName,
+    /// Value projection.
+    pub value: ModuleName,
+    /// Projection of the concatenated heads.
+    pub output: ModuleName,
+    /// FastBERT's dense layer behind the attention.
+    pub dense: ModuleName,
+}
+
+/// The attention of the exit after block `block`.
+pub fn exit_attention(block: usize) -> ExitAttentionNames {
+    let name = |module: &str| ModuleName::new(format!("exits.{block}.mha.{module}"));
+    ExitAttentionNames {
+        input: name("input"),
+        query: name("query"),
+        key: name("key"),
+        value: name("value"),
+        output: name("output"),
+        dense: name("dense"),
+    }
+}
+
+/// Global Past-Future's imitation of the pooled state of block `block` by earlier exits.
+pub fn future_state(block: usize) -> ModuleName {
+    ModuleName::new(format!("gpf.future.{block}"))
+}
+
+/// What Global Past-Future's gate reads of the exit after block `block`.
+pub fn gate_features(block: usize) -> ModuleName {
+    ModuleName::new(format!("gpf.gate_features.{block}"))
+}
+
+/// Global Past-Future's gate between past and future, which all exits share.
+pub fn past_future_gate() -> ModuleName {
+    ModuleName::new("gpf.gate")
+}
+
+/// The learning-to-exit head, which all exits share.
+pub fn learning_to_exit() -> ModuleName {
+    ModuleName::new("lte")
 }
 
 /// Whether AdamW decays the tensor: the rule that BERT's authors and every early-exit code use.

@@ -72,6 +72,75 @@ fn writing_and_reading_again_changes_nothing_and_keeps_unknown_keys() {
 }
 
 #[test]
+fn a_backbone_is_cut_to_its_first_blocks() {
+    let json = serde_json::json!({
+        "model_type": "albert", "vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 4,
+        "num_attention_heads": 2, "intermediate_size": 7
+    });
+    let config = |groups: usize| {
+        let mut json = json.clone();
+        json["num_hidden_groups"] = groups.into();
+        ModelConfig::from_json(json.to_string().as_bytes()).unwrap()
+    };
+    let cut = config(1).cut_to(Depth(3)).unwrap();
+    assert_eq!(
+        (cut.backbone.blocks, cut.exits().exits.deepest()),
+        (3, Depth(3))
+    );
+    for (groups, depth, reason) in [
+        (1, 0, "outside 1..=4"),
+        (1, 5, "outside"),
+        (2, 3, "2 groups"),
+    ] {
+        let message = config(groups).cut_to(Depth(depth)).unwrap_err();
+        assert!(message.contains(reason), "{message}");
+    }
+    assert!(config(2).cut_to(Depth(4)).is_ok());
+}
+
+#[test]
+fn heads_that_do_not_go_together_are_refused_by_their_key() {
+    let early_exit = |heads: serde_json::Value| {
+        let mut json = serde_json::json!({
+            "model_type": "bert", "vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "intermediate_size": 7,
+            "early_exit": {"version": 1, "exits": [1, 2]}
+        });
+        let keys = heads.as_object().unwrap().clone();
+        json["early_exit"].as_object_mut().unwrap().extend(keys);
+        ModelConfig::from_json(json.to_string().as_bytes())
+    };
+    let bottleneck = serde_json::json!({"kind": "mha_bottleneck", "rank": 6, "heads": 2});
+    let fastbert = serde_json::json!({"kind": "mha_fastbert", "dim": 6, "heads": 2});
+    let read = early_exit(serde_json::json!({"exit_head": bottleneck, "lte": true})).unwrap();
+    let written = ModelConfig::from_json(&read.to_json()).unwrap();
+    assert_eq!(written.early_exit, read.early_exit);
+    for (heads, key) in [
+        (
+            serde_json::json!({"exit_head": bottleneck, "bypass": {}}),
+            "exit_head",
+        ),
+        (
+            serde_json::json!({"exit_head": bottleneck, "global_past_future": true}),
+            "exit_head",
+        ),
+        (serde_json::json!({"exit_head": fastbert}), "pooler"),
+        (
+            serde_json::json!({"exit_head": {"kind": "mha_bottleneck", "rank": 6, "heads": 4}}),
+            "exit_head",
+        ),
+        (
+            serde_json::json!({"global_past_future": true, "pooler": "own"}),
+            "pooler",
+        ),
+        (serde_json::json!({"bypass": {"rank": 0}}), "bypass.rank"),
+    ] {
+        let message = early_exit(heads).unwrap_err().to_string();
+        assert!(message.contains(&format!("early_exit.{key}")), "{message}");
+    }
+}
+
+#[test]
 fn elasticbert_is_written_as_the_bert_that_transformers_loads() {
     let mut json = albert_json();
     json["model_type"] = "elasticbert".into();

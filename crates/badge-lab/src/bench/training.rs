@@ -8,7 +8,7 @@ use badge_core::cost::flops;
 use badge_tasks::{BatchOrder, Encoding, Target};
 use badge_train::data::EncodedSplit;
 use badge_train::loss::Targets;
-use badge_train::method::{ExitWeights, Method};
+use badge_train::method::{Joint, Moment};
 use badge_train::model::{Mode, ModelInput, MultiExitModel};
 use badge_train::optimizer::{AdamW, AdamWConfig};
 use badge_train::step::forward_backward;
@@ -154,8 +154,8 @@ impl Trainee<'_> {
             pass: self.pass,
         };
         self.pass += 1;
-        let method = Method::Joint(ExitWeights::Uniform);
-        let (_, gradients) = forward_backward(model, method, (&input, &targets), mode)?;
+        let when = (&Moment::first(1, 0), mode);
+        let (_, gradients) = forward_backward(model, &Joint::default(), (&input, &targets), when)?;
         self.optimizer.step(model.parameters(), &gradients, RATE)?;
         Ok(start.elapsed().as_secs_f64())
     }

@@ -8,7 +8,7 @@ use badge_tasks::hash::sha256_hex;
 use badge_tasks::split::{Part, SplitName, content_sha256};
 use badge_tasks::task::{Column, Columns, Files, Header, Layout, Malformed, SplitRule};
 use badge_tasks::{Example, LabelSpace, MetricKind, Split, Target, Task, TaskData, Tokenizer};
-use badge_train::method::{ExitWeights, Method};
+use badge_train::method::{ExitWeights, MethodSpec};
 use badge_train::optimizer::AdamWConfig;
 use badge_train::trainer::TrainConfig;
 
@@ -59,12 +59,16 @@ pub(super) fn backbone(tokenizer: Tokenizer, seed: u64) -> Result<Backbone> {
 /// Joint training, one pass over the stages.
 pub fn training(seed: u64) -> TrainConfig {
     TrainConfig {
-        method: Method::Joint(ExitWeights::Uniform),
+        method: MethodSpec::Joint {
+            exit_weights: ExitWeights::Uniform,
+        },
+        lte: None,
         epochs_max: CURRICULUM.len(),
         patience: CURRICULUM.len(),
         batch_size: 32,
         accumulation: 1,
         learning_rate: 1e-3,
+        head_learning_rate: None,
         warmup_ratio: 0.1,
         optimizer: AdamWConfig {
             weight_decay: 0.01,

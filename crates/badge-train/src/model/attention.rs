@@ -46,14 +46,16 @@ impl Attention {
         }
     }
 
+    /// The residual sum `x + MHSA(x)` and its LayerNorm a.
+    ///
     /// # Shapes
-    /// `[B, T, D] -> [B, T, D]`; keys beyond a row's length get no weight.
+    /// `[B, T, D]` to the same twice; keys beyond a row's length get no weight.
     pub(crate) fn forward(
         &self,
         x: &Tensor,
         lengths: &Arc<[usize]>,
         stream: Option<&DropoutStream>,
-    ) -> Result<Tensor> {
+    ) -> Result<(Tensor, Tensor)> {
         let query = self.split_heads(&self.query.forward(x)?)?; // [B, H, T, K]
         let key = self.split_heads(&self.key.forward(x)?)?; // [B, H, T, K]
         let value = self.split_heads(&self.value.forward(x)?)?; // [B, H, T, K]
@@ -67,7 +69,9 @@ impl Attention {
         let projected = self.output.forward(&context)?;
         let site = DropoutSite::AttentionOutput(self.index);
         let projected = dropout(&projected, self.output_dropout, (stream, site))?;
-        self.norm.forward(&(x + projected)?)
+        let sum = (x + projected)?;
+        let attended = self.norm.forward(&sum)?;
+        Ok((sum, attended))
     }
 
     fn split_heads(&self, x: &Tensor) -> Result<Tensor> {

@@ -8,6 +8,7 @@ use badge_core::config::BackboneConfig;
 use super::attention::Attention;
 use super::feed_forward::FeedForward;
 use super::linear::LayerNorm;
+use super::taps::{BlockTaps, Tap, cls};
 use crate::framework::{Result, Tensor};
 use crate::ops::{DropoutStream, LayerIndex};
 use crate::parameters::Parameters;
@@ -26,13 +27,36 @@ struct Layer {
     norm: LayerNorm,
 }
 
-/// What a block leaves behind.
+/// What a block leaves behind, `[B, T, D]` each.
 #[derive(Debug)]
 pub(crate) struct BlockOutput {
-    /// `H_m`, which the next block reads: `[B, T, D]`.
+    /// `H_{m-1}`.
+    input: Tensor,
+    /// x, the last layer's input.
+    layer_input: Tensor,
+    /// `x + MHSA(x)`.
+    attention_sum: Tensor,
+    /// a, its LayerNorm.
+    attended: Tensor,
+    /// `H_{m,F}`, the feed-forward sum before the last LayerNorm.
+    feed_forward: Tensor,
+    /// `H_m`, which the next block reads.
     pub(crate) hidden: Tensor,
-    /// `H_{m,F}`, the feed-forward sum before the last LayerNorm: `[B, T, D]`.
-    pub(crate) feed_forward: Tensor,
+}
+
+impl BlockOutput {
+    /// What the heads read of it.
+    pub(crate) fn taps(&self, taps: &[Tap]) -> Result<BlockTaps> {
+        BlockTaps::collect(taps, |tap| match tap {
+            Tap::Input => cls(&self.input),
+            Tap::LayerInput => cls(&self.layer_input),
+            Tap::AttentionSum => cls(&self.attention_sum),
+            Tap::Attended => cls(&self.attended),
+            Tap::FeedForward => cls(&self.feed_forward),
+            Tap::Hidden => cls(&self.hidden),
+            Tap::Rows => Ok(self.hidden.clone()),
+        })
+    }
 }
 
 impl Block {
@@ -53,31 +77,44 @@ impl Block {
     }
 
     /// # Shapes
-    /// `H_{m-1}: [B, T, D]` to `H_m` and `H_{m,F}`.
+    /// `H_{m-1}: [B, T, D]` to everything that the block leaves behind.
     pub(crate) fn forward(
         &self,
         x: &Tensor,
         lengths: &Arc<[usize]>,
         stream: Option<&DropoutStream>,
     ) -> Result<BlockOutput> {
-        let mut output = BlockOutput {
-            hidden: x.clone(),
-            feed_forward: x.clone(),
-        };
-        for layer in &self.layers {
-            let attended = layer.attention.forward(&output.hidden, lengths, stream)?;
-            output.feed_forward = layer.feed_forward.forward(&attended, stream)?;
-            output.hidden = layer.norm.forward(&output.feed_forward)?;
+        let (last, others) = self
+            .layers
+            .split_last()
+            .expect("a block has at least one layer");
+        let mut layer_input = x.clone();
+        for layer in others {
+            layer_input = layer.forward(&layer_input, lengths, stream)?.hidden;
         }
+        let mut output = last.forward(&layer_input, lengths, stream)?;
+        output.input = x.clone();
         Ok(output)
     }
+}
 
-    /// The block's last LayerNorm, which a bypass may share.
-    pub(crate) fn last_norm(&self) -> &LayerNorm {
-        &self
-            .layers
-            .last()
-            .expect("a block has at least one layer")
-            .norm
+impl Layer {
+    fn forward(
+        &self,
+        x: &Tensor,
+        lengths: &Arc<[usize]>,
+        stream: Option<&DropoutStream>,
+    ) -> Result<BlockOutput> {
+        let (attention_sum, attended) = self.attention.forward(x, lengths, stream)?;
+        let feed_forward = self.feed_forward.forward(&attended, stream)?;
+        let hidden = self.norm.forward(&feed_forward)?;
+        Ok(BlockOutput {
+            input: x.clone(),
+            layer_input: x.clone(),
+            attention_sum,
+            attended,
+            feed_forward,
+            hidden,
+        })
     }
 }

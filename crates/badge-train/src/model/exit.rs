@@ -1,12 +1,15 @@
-//! An exit: bypass, pooler and classifier on the \[CLS\] row.
+//! An exit: what it reads of its block, pooler and classifier.
+
+use std::sync::Arc;
 
 use badge_core::checkpoint::names;
 use badge_core::config::{EarlyExitConfig, ModelConfig};
 use badge_core::exit::Pooler;
 
-use super::block::{Block, BlockOutput};
 use super::bypass::Bypass;
+use super::exit_attention::ExitAttention;
 use super::linear::Linear;
+use super::taps::{BlockTaps, Tap};
 use crate::framework::{Result, Tensor};
 use crate::ops::{DropoutSite, DropoutStream, dropout};
 use crate::parameters::Parameters;
@@ -14,11 +17,22 @@ use crate::parameters::Parameters;
 /// The exit after one block.
 #[derive(Debug)]
 pub(crate) struct Exit {
-    bypass: Option<Bypass>,
+    reader: Reader,
     pooler: Option<Linear>,
     classifier: Linear,
-    index: usize,
+    block: usize,
     dropout: f64,
+}
+
+/// How an exit comes by its features.
+#[derive(Debug)]
+enum Reader {
+    /// The \[CLS\] row of `H_m`.
+    Cls,
+    /// The \[CLS\] row of `H'_m`.
+    Bypass(Bypass),
+    /// Attention over all rows of `H_m`.
+    Attention(ExitAttention),
 }
 
 impl Exit {
@@ -26,48 +40,67 @@ impl Exit {
         parameters: &Parameters,
         config: &ModelConfig,
         exits: &EarlyExitConfig,
-        (index, block): (usize, &Block),
+        block: usize,
     ) -> Self {
         let backbone = &config.backbone;
         let linear = |name| Linear::new(parameters, &name);
         Self {
-            bypass: exits.bypass.as_ref().map(|bypass| {
-                Bypass::new(parameters, bypass, block, (index, backbone.layer_norm_eps))
-            }),
+            reader: match (exits.exit_head, &exits.bypass) {
+                (Some(head), _) => Reader::Attention(ExitAttention::new(parameters, head, block)),
+                (None, Some(bypass)) => {
+                    Reader::Bypass(Bypass::new(parameters, bypass, backbone, block))
+                }
+                (None, None) => Reader::Cls,
+            },
             pooler: match exits.pooler {
                 Pooler::Shared => Some(linear(names::backbone_pooler(backbone.family))),
-                Pooler::Own => Some(linear(names::exit_pooler(backbone, index))),
+                Pooler::Own => Some(linear(names::exit_pooler(backbone, block))),
                 Pooler::None => None,
             },
-            classifier: linear(names::exit_classifier(backbone, index)),
-            index,
+            classifier: linear(names::exit_classifier(backbone, block)),
+            block,
             dropout: exits.exit_dropout,
         }
     }
 
+    /// What the exits of a model read.
+    pub(crate) fn taps(exits: &EarlyExitConfig) -> Vec<Tap> {
+        match (exits.exit_head, exits.bypass) {
+            (Some(_), _) => vec![Tap::Rows],
+            (None, Some(bypass)) => Bypass::taps(bypass.placement).to_vec(),
+            (None, None) => vec![Tap::Hidden],
+        }
+    }
+
+    /// The exit's state `c_m`, before dropout: features, through the pooler if there is one.
+    ///
     /// # Shapes
-    /// The block's input `[B, T, D]` and output to logits `[B, C]`.
-    pub(crate) fn forward(
+    /// The block's taps to `[B, W]`.
+    pub(crate) fn state(
         &self,
-        input: &Tensor,
-        output: &BlockOutput,
+        taps: &BlockTaps,
+        lengths: &Arc<[usize]>,
         stream: Option<&DropoutStream>,
     ) -> Result<Tensor> {
-        let features = match &self.bypass {
-            Some(bypass) => bypass.forward(&cls(input)?, &cls(&output.feed_forward)?)?,
-            None => cls(&output.hidden)?,
-        }; // [B, D]
-        let pooled = match &self.pooler {
-            Some(pooler) => pooler.forward(&features)?.tanh()?,
-            None => features,
+        let features = match &self.reader {
+            Reader::Cls => taps.get(Tap::Hidden).clone(),
+            Reader::Bypass(bypass) => bypass.forward(taps, stream)?,
+            Reader::Attention(attention) => attention.forward(taps.get(Tap::Rows), lengths)?,
         };
-        let site = DropoutSite::Exit(self.index);
-        self.classifier
-            .forward(&dropout(&pooled, self.dropout, (stream, site))?)
+        match &self.pooler {
+            Some(pooler) => pooler.forward(&features)?.tanh(),
+            None => Ok(features),
+        }
     }
-}
 
-/// The first row of every sample: `[B, T, D] -> [B, D]`.
-fn cls(x: &Tensor) -> Result<Tensor> {
-    x.narrow(1, 0, 1)?.squeeze(1)
+    /// What the classifier reads of the state.
+    pub(crate) fn drop(&self, state: &Tensor, stream: Option<&DropoutStream>) -> Result<Tensor> {
+        dropout(state, self.dropout, (stream, DropoutSite::Exit(self.block)))
+    }
+
+    /// # Shapes
+    /// `[B, W]` to logits `[B, C]`.
+    pub(crate) fn classify(&self, read: &Tensor) -> Result<Tensor> {
+        self.classifier.forward(read)
+    }
 }

@@ -42,9 +42,21 @@ impl FeedForward {
     /// # Shapes
     /// `[B, T, D] -> [B, T, D]`
     pub(crate) fn forward(&self, a: &Tensor, stream: Option<&DropoutStream>) -> Result<Tensor> {
-        let inner = activate(&self.intermediate.forward(a)?, self.activation)?; // [B, T, F]
-        let outer = self.output.forward(&inner)?; // [B, T, D]
         let site = DropoutSite::FeedForwardOutput(self.index);
-        a + dropout(&outer, self.dropout, (stream, site))?
+        self.forward_at(a, (stream, site))
+    }
+
+    /// The same on other rows than the block's own, which have dropout masks of their own.
+    ///
+    /// # Shapes
+    /// `[..., D] -> [..., D]`
+    pub(crate) fn forward_at(
+        &self,
+        a: &Tensor,
+        masks: (Option<&DropoutStream>, DropoutSite),
+    ) -> Result<Tensor> {
+        let inner = activate(&self.intermediate.forward(a)?, self.activation)?; // [..., F]
+        let outer = self.output.forward(&inner)?; // [..., D]
+        a + dropout(&outer, self.dropout, masks)?
     }
 }

@@ -1,13 +1,20 @@
 //! Backbone and exits together.
 
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use badge_core::checkpoint::layout::Part;
 use badge_core::checkpoint::{Checkpoint, layout};
 use badge_core::config::ModelConfig;
 use badge_core::exit::Depth;
 
-use super::block::Block;
+use super::block::{Block, BlockOutput};
 use super::embeddings::Embeddings;
-use super::exit::Exit;
+use super::heads::{ExitOutput, HeadPass, Heads};
 use super::input::ModelInput;
+use super::junction::Junction;
+use super::taps::BlockTaps;
 use crate::error::Result;
 use crate::framework::{Device, Tensor};
 use crate::ops::DropoutStream;
@@ -18,10 +25,11 @@ use crate::parameters::Parameters;
 pub struct MultiExitModel {
     config: ModelConfig,
     parameters: Parameters,
+    /// What each parameter belongs to.
+    parts: BTreeMap<String, Part>,
     embeddings: Embeddings,
     blocks: Vec<Block>,
-    /// One entry per block; `None` where the plan has no exit.
-    exits: Vec<Option<Exit>>,
+    heads: Heads,
     device: Device,
 }
 
@@ -39,6 +47,15 @@ pub enum Mode {
     },
 }
 
+impl Mode {
+    pub(crate) fn stream(self) -> Option<Rc<DropoutStream>> {
+        match self {
+            Self::Evaluation => None,
+            Self::Training { seed, pass } => Some(Rc::new(DropoutStream::new(seed, pass))),
+        }
+    }
+}
+
 impl MultiExitModel {
     /// Builds the model that `config` describes from a checkpoint that fits it exactly.
     ///
@@ -47,27 +64,15 @@ impl MultiExitModel {
     pub fn new(config: ModelConfig, weights: &Checkpoint, device: &Device) -> Result<Self> {
         let layout = layout::of_model(&config);
         let parameters = Parameters::from_checkpoint(weights, &layout, device)?;
-        let early_exit = config.exits();
-        let blocks: Vec<_> = (0..config.backbone.blocks)
-            .map(|block| Block::new(&parameters, &config.backbone, block))
-            .collect();
-        let exits = blocks
-            .iter()
-            .enumerate()
-            .map(|(index, block)| {
-                early_exit
-                    .exits
-                    .has(index)
-                    .then(|| Exit::new(&parameters, &config, &early_exit, (index, block)))
-            })
-            .collect();
-        let embeddings = Embeddings::new(&parameters, &config.backbone);
+        let parts = layout.into_iter().map(|spec| (spec.name, spec.part));
+        let block = |block| Block::new(&parameters, &config.backbone, block);
         Ok(Self {
-            config,
-            embeddings,
-            blocks,
-            exits,
+            embeddings: Embeddings::new(&parameters, &config.backbone),
+            blocks: (0..config.backbone.blocks).map(block).collect(),
+            heads: Heads::new(&parameters, &config),
+            parts: parts.collect(),
             device: device.clone(),
+            config,
             parameters,
         })
     }
@@ -82,6 +87,16 @@ impl MultiExitModel {
         &self.parameters
     }
 
+    /// What a parameter belongs to.
+    pub(crate) fn part(&self, name: &str) -> Part {
+        self.parts[name]
+    }
+
+    /// What hangs on the blocks.
+    pub(crate) fn heads(&self) -> &Heads {
+        &self.heads
+    }
+
     /// Where it is computed.
     pub fn device(&self) -> &Device {
         &self.device
@@ -93,18 +108,39 @@ impl MultiExitModel {
     /// When the input does not fit the embedding tables.
     pub fn start(&self, input: &ModelInput, mode: Mode) -> Result<Forward<'_>> {
         input.check(&self.config.backbone)?;
-        let stream = match mode {
-            Mode::Evaluation => None,
-            Mode::Training { seed, pass } => Some(DropoutStream::new(seed, pass)),
-        };
-        let hidden = self.embeddings.forward(input, stream.as_ref())?;
+        let stream = mode.stream();
+        let hidden = self.embeddings.forward(input, stream.as_deref())?;
         Ok(Forward {
             model: self,
             lengths: input.lengths.clone(),
             hidden,
+            pass: HeadPass::new(input.lengths.clone(), stream.clone()),
             stream,
             blocks_run: 0,
         })
+    }
+
+    /// What every exit says, in the order of the plan, with gradients that pass `junctions`, one
+    /// per block.
+    ///
+    /// # Errors
+    /// When the input does not fit the embedding tables.
+    ///
+    /// # Panics
+    /// When there are not as many junctions as blocks.
+    pub fn outputs(
+        &self,
+        input: &ModelInput,
+        junctions: &[Junction],
+        mode: Mode,
+    ) -> Result<Vec<ExitOutput>> {
+        assert_eq!(junctions.len(), self.blocks.len(), "one junction per block");
+        let mut forward = self.start(input, mode)?;
+        let mut outputs = Vec::with_capacity(self.config.exits().exits.count());
+        for junction in junctions {
+            outputs.extend(forward.next_block(|_| true, *junction)?);
+        }
+        Ok(outputs)
     }
 
     /// The logits of every exit, in the order of the plan: E tensors `[B, C]`.
@@ -112,12 +148,29 @@ impl MultiExitModel {
     /// # Errors
     /// When the input does not fit the embedding tables.
     pub fn forward_all_exits(&self, input: &ModelInput, mode: Mode) -> Result<Vec<Tensor>> {
-        let mut forward = self.start(input, mode)?;
-        let mut logits = Vec::with_capacity(self.config.exits().exits.count());
-        while let Some((_, exit)) = forward.next_exit()? {
-            logits.push(exit);
+        let plain = vec![Junction::PLAIN; self.blocks.len()];
+        let outputs = self.outputs(input, &plain, mode)?;
+        Ok(outputs.into_iter().map(|output| output.logits).collect())
+    }
+
+    /// The taps of every block that carries an exit, as constants, without dropout: all that heads
+    /// on a frozen backbone read.
+    ///
+    /// # Errors
+    /// When the input does not fit the embedding tables.
+    pub(crate) fn constant_taps(&self, input: &ModelInput) -> Result<Vec<(usize, BlockTaps)>> {
+        let mut forward = self.start(input, Mode::Evaluation)?;
+        let mut taps = Vec::new();
+        for block in 0..self.blocks.len() {
+            let output = forward.run_block()?;
+            if self.heads.has_exit(block) {
+                let of_block = output.taps(self.heads.taps())?;
+                taps.push((block, of_block.map(|tap| Ok(tap.detach()))?));
+            }
+            // A constant, so that no graph is kept.
+            forward.hidden = output.hidden.detach();
         }
-        Ok(logits)
+        Ok(taps)
     }
 }
 
@@ -125,53 +178,63 @@ impl MultiExitModel {
 #[derive(Debug)]
 pub struct Forward<'a> {
     model: &'a MultiExitModel,
-    lengths: std::sync::Arc<[usize]>,
+    lengths: Arc<[usize]>,
     /// `H_m` of the last block run: `[B, T, D]`.
     hidden: Tensor,
-    stream: Option<DropoutStream>,
+    stream: Option<Rc<DropoutStream>>,
+    pass: HeadPass,
     blocks_run: usize,
 }
 
 impl Forward<'_> {
-    /// Runs blocks up to the next exit and returns its depth and logits `[B, C]`; `None` after
-    /// the deepest.
+    /// Runs blocks up to the next exit and returns what it says; `None` after the deepest.
     ///
     /// # Errors
     /// When the framework refuses an operation.
-    pub fn next_exit(&mut self) -> Result<Option<(Depth, Tensor)>> {
+    pub fn next_exit(&mut self) -> Result<Option<ExitOutput>> {
         self.next_wanted_exit(|_| true)
     }
 
-    /// The same, passing over exits that are not wanted without computing them.
+    /// The same, passing over exits that are not wanted.
     ///
     /// # Errors
     /// When the framework refuses an operation.
     pub fn next_wanted_exit(
         &mut self,
         wanted: impl Fn(Depth) -> bool,
-    ) -> Result<Option<(Depth, Tensor)>> {
+    ) -> Result<Option<ExitOutput>> {
         while self.blocks_run < self.model.blocks.len() {
-            if let Some(logits) = self.next_block(&wanted)? {
-                return Ok(Some((Depth(self.blocks_run), logits)));
+            if let Some(output) = self.next_block(&wanted, Junction::PLAIN)? {
+                return Ok(Some(output));
             }
         }
         Ok(None)
     }
 
-    /// Runs one block; logits if it carries a wanted exit.
-    fn next_block(&mut self, wanted: impl Fn(Depth) -> bool) -> Result<Option<Tensor>> {
-        let index = self.blocks_run;
-        let stream = self.stream.as_ref();
-        let output = self.model.blocks[index].forward(&self.hidden, &self.lengths, stream)?;
-        let logits = match &self.model.exits[index] {
-            Some(exit) if wanted(Depth(index + 1)) => {
-                Some(exit.forward(&self.hidden, &output, stream)?)
-            }
-            _ => None,
-        };
-        self.hidden = output.hidden;
+    fn run_block(&mut self) -> Result<BlockOutput> {
+        let block = &self.model.blocks[self.blocks_run];
         self.blocks_run += 1;
-        Ok(logits)
+        Ok(block.forward(&self.hidden, &self.lengths, self.stream.as_deref())?)
+    }
+
+    /// Runs one block, and its exit if it carries one that is wanted.
+    fn next_block(
+        &mut self,
+        wanted: impl Fn(Depth) -> bool,
+        junction: Junction,
+    ) -> Result<Option<ExitOutput>> {
+        let (block, heads) = (self.blocks_run, &self.model.heads);
+        let output = self.run_block()?;
+        let answer = if heads.has_exit(block) {
+            let taps = output.taps(heads.taps())?;
+            let taps = taps.map(|tap| junction.to_exit(tap))?;
+            let is_wanted = wanted(Depth(self.blocks_run));
+            heads.forward(block, &taps, &mut self.pass, is_wanted)?
+        } else {
+            None
+        };
+        self.hidden = junction.to_next_block(&output.hidden)?;
+        Ok(answer)
     }
 
     /// The hidden states after the last block run, or the embeddings before the first:

@@ -84,6 +84,9 @@ impl Observer for TensorBoard {
         for (exit, loss) in report.exit_losses.iter().enumerate() {
             scalars.push((format!("train_exit_loss/{:02}", exit + 1), *loss));
         }
+        for (term, value) in &report.terms {
+            scalars.push((format!("train_term/{term}"), *value));
+        }
         self.scalars(report.step, &scalars)
     }
 

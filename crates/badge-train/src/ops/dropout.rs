@@ -22,6 +22,15 @@ pub(crate) enum DropoutSite {
     FeedForwardOutput(LayerIndex),
     /// What the classifier after a block reads.
     Exit(usize),
+    /// The feed-forward output that runs again for the exit after a block, `[B, D]`.
+    ExitFeedForward(usize),
+    /// What the classifier reads of a deeper block's state, as an exit imitates it.
+    Imitation {
+        /// The block of the exit.
+        from: usize,
+        /// The deeper block.
+        of: usize,
+    },
 }
 
 /// A transformer layer: which block, counted from 0, and which of its inner layers.
@@ -43,6 +52,14 @@ impl DropoutSite {
             Self::AttentionOutput(layer) => place(2, layer),
             Self::FeedForwardOutput(layer) => place(3, layer),
             Self::Exit(block) => place(4, LayerIndex { block, inner: 0 }),
+            Self::ExitFeedForward(block) => place(5, LayerIndex { block, inner: 0 }),
+            Self::Imitation { from, of } => place(
+                6,
+                LayerIndex {
+                    block: from,
+                    inner: of,
+                },
+            ),
         }
     }
 }

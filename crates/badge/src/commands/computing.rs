@@ -5,7 +5,9 @@ use std::path::Path;
 use std::str::FromStr;
 
 use anyhow::Result;
-use badge_lab::inference::{Code, Inference, InferenceOptions, Precision, Provenance, open};
+use badge_lab::inference::{
+    Code, Inference, InferenceOptions, Precision, Provenance, check_support, open,
+};
 use badge_lab::record::Machine;
 use badge_train::DeviceName;
 use clap::Args;
@@ -44,7 +46,13 @@ impl ComputingArgs {
             threads: session.threads,
             device: self.device,
         };
-        open(directory, &options)
+        let model = open(directory, &options)?;
+        if let (Code::Engine, Err(unsupported)) = (self.engine(), check_support(model.config())) {
+            session
+                .console
+                .note(&format!("note: {unsupported} and answers here"));
+        }
+        Ok(model)
     }
 }
 

@@ -3,10 +3,13 @@
 mod contents;
 mod cost;
 
+use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use badge_core::bypass::BypassPlacement;
 use badge_core::config::{EarlyExitConfig, Family, ModelConfig};
+use badge_core::exit_head::ExitHead;
 use badge_lab::table::{Column, Table};
 use badge_tasks::{Tokenizer, file};
 use badge_train::weights::read_config;
@@ -228,7 +231,25 @@ impl Outcome<'_> {
         let depths = exits.exits.depths();
         let depths: Vec<_> = depths.iter().map(ToString::to_string).collect();
         let pooler = format!("{:?}", exits.pooler).to_lowercase();
-        format!("after blocks {}; pooler: {pooler}", depths.join(", "))
+        let mut text = format!("after blocks {}; pooler: {pooler}", depths.join(", "));
+        match exits.exit_head {
+            None => {}
+            Some(ExitHead::MhaBottleneck { rank, heads }) => {
+                let _ = write!(text, "; attention narrowed to {rank}, {heads} heads");
+            }
+            Some(ExitHead::MhaFastbert { dim, heads }) => {
+                let _ = write!(text, "; FastBERT's attention of size {dim}, {heads} heads");
+            }
+        }
+        for (is_there, what) in [
+            (exits.global_past_future, "; global past-future"),
+            (exits.lte, "; learning to exit"),
+        ] {
+            if is_there {
+                text += what;
+            }
+        }
+        text
     }
 
     fn bypasses(&self) -> String {
@@ -237,8 +258,14 @@ impl Outcome<'_> {
             let norm = format!("{:?}", bypass.layer_norm).to_lowercase();
             let bias = if bypass.bias { "with" } else { "without" };
             format!(
-                "of rank {}, {}, {bias} biases; LayerNorm: {norm}",
-                bypass.rank, bypass.activation
+                "around the {}, of rank {}, {}, {bias} biases; LayerNorm: {norm}",
+                match bypass.placement {
+                    BypassPlacement::Block => "block",
+                    BypassPlacement::Mhsa => "attention",
+                    BypassPlacement::Ffn => "feed-forward",
+                },
+                bypass.rank,
+                bypass.activation
             )
         })
     }

@@ -1,12 +1,13 @@
 //! `badge train`: fine-tunes a multi-exit model.
 
+mod recipe;
+mod singles;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use badge_core::activation::Activation;
-use badge_core::bypass::{BypassConfig, BypassLayerNorm};
-use badge_core::config::{EarlyExitConfig, ModelConfig};
-use badge_core::exit::{ExitPlan, Pooler};
+use badge_core::config::ModelConfig;
 use badge_lab::fine_tune::{Backbone, FineTuned, Means, Place, fine_tune};
 use badge_lab::inference::Provenance;
 use badge_lab::model_card::ModelCard;
@@ -14,12 +15,17 @@ use badge_lab::record::{Machine, RECORD_FILE, Record, now};
 use badge_tasks::{TaskData, file, hash};
 use badge_train::DeviceName;
 use badge_train::checkpoint::{CHECKPOINT_FILE, discard};
-use badge_train::method::{ExitWeights, Method};
+use badge_train::method::ExitWeights;
 use badge_train::optimizer::AdamWConfig;
 use badge_train::trainer::{Start, TrainConfig};
 use clap::Args;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use self::recipe::{
+    ExitHeadName, KlName, LayerNormName, LteName, MethodName, PlacementName, PoolerName,
+    SecondStageName,
+};
 use super::{Session, Verdict, sources};
 use crate::progress::TrainingProgress;
 
@@ -57,18 +63,48 @@ pub(crate) struct TrainArgs {
     /// Where to train: cpu, or cuda or cuda:N with the cargo feature cuda [default: cpu]
     #[arg(long, value_name = "cpu|cuda[:N]")]
     device: Option<DeviceName>,
-    /// badge (joint training with bypasses) or joint (without) [default: badge]
+    /// The training method [default: badge]
     #[arg(long)]
     method: Option<MethodName>,
+    /// Blocks of the one model that --method single trains [default: a model of every depth]
+    #[arg(long, value_name = "M")]
+    depth: Option<usize>,
     /// Weights of the exits' losses: uniform or linear [default: uniform]
     #[arg(long, value_parser = parse::<ExitWeights>)]
     exit_weights: Option<ExitWeights>,
+    /// What the exits learn from in the second stage: ce (labels) or distillation [default: ce]
+    #[arg(long)]
+    second_stage: Option<SecondStageName>,
+    /// First argument of the distillation's KL divergence [default: teacher-first]
+    #[arg(long)]
+    kl: Option<KlName>,
+    /// Temperature of the distillation [default: 1]
+    #[arg(long, value_name = "T")]
+    temperature: Option<f64>,
+    /// First blocks that thaw over a run of global-past-future [default: 2]
+    #[arg(long, value_name = "F")]
+    thawing_blocks: Option<usize>,
+    /// Add a learning-to-exit head, trained with the exits or on the frozen model
+    #[arg(long)]
+    lte: Option<LteName>,
     /// Depths that carry an exit, such as 2,4,6,12 [default: every block]
     #[arg(long, value_delimiter = ',', value_name = "DEPTHS")]
     exits: Option<Vec<usize>>,
     /// What exits read the first token through: shared, own or none [default: shared; own on ElasticBERT]
     #[arg(long)]
     pooler: Option<PoolerName>,
+    /// What exits read: the first token, or all through attention [default: linear]
+    #[arg(long)]
+    exit_head: Option<ExitHeadName>,
+    /// Size of the exits' attention [default: 32; 128 for mha-fastbert]
+    #[arg(long, value_name = "R")]
+    exit_head_rank: Option<usize>,
+    /// Heads of the exits' attention [default: 2]
+    #[arg(long, value_name = "N")]
+    exit_head_heads: Option<usize>,
+    /// Part of the block that bypasses go around [default: block]
+    #[arg(long)]
+    bypass_placement: Option<PlacementName>,
     /// Bottleneck dimension r of the bypasses [default: 16]
     #[arg(long, value_name = "R")]
     bypass_rank: Option<usize>,
@@ -99,6 +135,9 @@ pub(crate) struct TrainArgs {
     /// Peak learning rate [default: 2e-5]
     #[arg(long, value_name = "RATE")]
     lr: Option<f64>,
+    /// Peak learning rate of stages that train heads on a frozen backbone [default: --lr]
+    #[arg(long, value_name = "RATE")]
+    head_lr: Option<f64>,
     /// Share of the steps spent on warm-up [default: 0.1]
     #[arg(long, value_name = "SHARE")]
     warmup_ratio: Option<f64>,
@@ -117,38 +156,6 @@ pub(crate) struct TrainArgs {
     /// Seed, in a --config file only; on the command line it is a global flag
     #[arg(skip)]
     seed: Option<u64>,
-}
-
-/// Training methods by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum MethodName {
-    /// Joint training of all exits with block-wise bypasses.
-    Badge,
-    /// Joint training of all exits.
-    Joint,
-}
-
-/// Poolers by name.
-#[derive(Debug, Clone, Copy, clap::ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum PoolerName {
-    /// The pre-trained pooler for all exits.
-    Shared,
-    /// One pooler per exit.
-    Own,
-    /// No pooler.
-    None,
-}
-
-/// Bypass LayerNorms by name.
-#[derive(Debug, Clone, Copy, clap::ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum LayerNormName {
-    /// Each bypass has its own.
-    Own,
-    /// The block's last one.
-    Shared,
 }
 
 fn parse<T: std::str::FromStr<Err = String>>(text: &str) -> Result<T, String> {
@@ -174,20 +181,39 @@ struct Outcome<'a> {
 }
 
 pub(crate) fn run(args: TrainArgs, session: Session) -> Result<Verdict> {
-    let started = now();
     let mut args = args.with_file()?;
     args.seed = session.seed_flag.or(args.seed).or(Some(session.seed));
+    let ran = if args.is_of_all_depths() {
+        singles::train_all(&args, session)?
+    } else {
+        train(&args, session)?
+    };
+    session.console.result(&ran.results, &ran.summary)?;
+    Ok(Verdict::Done)
+}
+
+/// A run and what is told of it.
+struct Ran {
+    results: Value,
+    summary: String,
+}
+
+/// Trains one model, unless that has been done.
+fn train(args: &TrainArgs, session: Session) -> Result<Ran> {
+    let started = now();
     let (backbone_name, task_name, out) = args.required()?;
-    let config = args.train_config();
+    let config = args.train_config()?;
     config.check()?;
     let device = args.device.unwrap_or_default().open()?;
-    if already_finished(&args, (&config, out), session)? {
-        return Ok(Verdict::Done);
+    if let Some(results) = already_finished(args, (&config, out), session)? {
+        let summary = String::new();
+        return Ok(Ran { results, summary });
     }
     let source = sources::model_directory(backbone_name, session.console)?;
     let (data, _) = sources::task_data(task_name, args.data.as_deref(), session.console)?;
-    let exits = |plain: &ModelConfig| args.early_exit(plain);
-    let backbone = Backbone::from_directory(&source, &data.task.label_space, exits, config.seed)?;
+    let describe = |plain: &ModelConfig, head| args.describe(plain, head);
+    let backbone =
+        Backbone::from_directory(&source, &data.task.label_space, describe, config.seed)?;
     tell_start(&backbone, &data, session);
     let initial = hash::sha256_hex(&backbone.weights.to_safetensors());
     let (fresh, depths) = (backbone.fresh.clone(), depths_of(&backbone.config));
@@ -230,18 +256,16 @@ pub(crate) fn run(args: TrainArgs, session: Session) -> Result<Verdict> {
         fresh_tensors: &fresh,
         initial_weights_sha256: &initial,
     };
-    let configuration = args.resolved(&config, &tuned);
-    write_record(
-        &outcome,
+    let configuration = args.resolved(&config, Some(&tuned));
+    let results = write_record(
+        (out, serde_json::to_value(&outcome)?),
         configuration,
         (&data, started),
         (config.seed, session.threads),
     )?;
     discard(out)?;
-    session
-        .console
-        .result(&outcome, &summary(&outcome, &data, &args))?;
-    Ok(Verdict::Done)
+    let summary = summary(&outcome, &data, args);
+    Ok(Ran { results, summary })
 }
 
 fn summary(outcome: &Outcome, data: &TaskData, args: &TrainArgs) -> String {
@@ -270,10 +294,10 @@ fn already_finished(
     args: &TrainArgs,
     (config, out): (&TrainConfig, &Path),
     session: Session,
-) -> Result<bool> {
+) -> Result<Option<Value>> {
     let record = out.join(RECORD_FILE);
     if !args.resume || out.join(CHECKPOINT_FILE).exists() || !record.exists() {
-        return Ok(false);
+        return Ok(None);
     }
     let record = Record::read(&record)?;
     let theirs = &record.configuration;
@@ -283,9 +307,10 @@ fn already_finished(
     let ours = serde_json::json!({
         "backbone": args.backbone.as_deref().map(sources::label),
         "task": args.task,
+        "depth": args.depth,
         "training": training,
     });
-    for key in ["backbone", "task", "training"] {
+    for key in ["backbone", "task", "depth", "training"] {
         ensure!(
             theirs[key] == ours[key],
             "--resume: the finished run in {} has {key} {}, not {}; choose another --out, or leave \
@@ -299,8 +324,7 @@ fn already_finished(
         "the run in {} is finished; nothing to resume",
         out.display()
     ));
-    session.console.result(&record.results, "")?;
-    Ok(true)
+    Ok(Some(record.results))
 }
 
 fn tell_start(backbone: &Backbone, data: &TaskData, session: Session) {
@@ -337,12 +361,13 @@ fn depths_of(config: &ModelConfig) -> Vec<usize> {
         .collect()
 }
 
+/// Writes the record of a run into its directory; gives back what a program is told of it.
 fn write_record(
-    outcome: &Outcome,
-    configuration: serde_json::Value,
+    (out, results): (&Path, Value),
+    configuration: Value,
     (data, started): (&TaskData, u64),
     (seed, threads): (u64, usize),
-) -> Result<()> {
+) -> Result<Value> {
     let machine = Machine::detect(threads, "f32");
     let mut record = Record::new("train", seed, machine).started(started);
     record.configuration = configuration;
@@ -351,14 +376,13 @@ fn write_record(
             .data
             .insert(split.name.to_string(), split.sha256.clone());
     }
-    record.results = serde_json::to_value(outcome)?;
+    record.results = results.clone();
     // The directory is where the record lies; its path says nothing to anybody else.
     if let Some(results) = record.results.as_object_mut() {
         results.remove("directory");
     }
-    record
-        .finished(now())
-        .write(&outcome.directory.join(RECORD_FILE))
+    record.finished(now()).write(&out.join(RECORD_FILE))?;
+    Ok(results)
 }
 
 impl TrainArgs {
@@ -407,15 +431,17 @@ impl TrainArgs {
         }
     }
 
-    fn train_config(&self) -> TrainConfig {
+    fn train_config(&self) -> Result<TrainConfig> {
         let default = AdamWConfig::default();
-        TrainConfig {
-            method: Method::Joint(self.exit_weights.unwrap_or_default()),
+        Ok(TrainConfig {
+            method: self.method()?,
+            lte: self.lte.map(LteName::training),
             epochs_max: self.epochs.unwrap_or(25),
             patience: self.patience.unwrap_or(8),
             batch_size: self.batch_size.unwrap_or(16),
             accumulation: self.accumulation.unwrap_or(1),
             learning_rate: self.lr.unwrap_or(2e-5),
+            head_learning_rate: self.head_lr,
             warmup_ratio: self.warmup_ratio.unwrap_or(0.1),
             optimizer: AdamWConfig {
                 weight_decay: self.weight_decay.unwrap_or(0.0),
@@ -426,69 +452,23 @@ impl TrainArgs {
             max_length: self.max_length.unwrap_or(128),
             seed: self.seed.unwrap_or(crate::args::DEFAULT_SEED),
             checkpoint_seconds: 60.0 * self.checkpoint_minutes.unwrap_or(5.0),
-        }
-    }
-
-    fn early_exit(&self, plain: &ModelConfig) -> Result<EarlyExitConfig> {
-        let backbone = &plain.backbone;
-        let plan = match &self.exits {
-            None => ExitPlan::every_block(backbone.blocks),
-            Some(depths) => ExitPlan::new(depths.clone(), backbone.blocks)
-                .map_err(|problem| anyhow::anyhow!("--exits: {problem}"))?,
-        };
-        let pooler = match self.pooler {
-            Some(PoolerName::Own) => Pooler::Own,
-            Some(PoolerName::None) => Pooler::None,
-            None if backbone.family == badge_core::config::Family::ElasticBert => Pooler::Own,
-            Some(PoolerName::Shared) | None => Pooler::Shared,
-        };
-        let dropout = self.exit_dropout.unwrap_or(backbone.classifier_dropout);
-        ensure!(
-            (0.0..1.0).contains(&dropout),
-            "--exit-dropout: {dropout} is not in [0, 1)"
-        );
-        let mut exits = EarlyExitConfig::new(plan, pooler, self.bypass(backbone.hidden)?, dropout);
-        exits.max_length = Some(self.train_config().max_length.min(backbone.positions));
-        Ok(exits)
-    }
-
-    fn bypass(&self, hidden: usize) -> Result<Option<BypassConfig>> {
-        let default = BypassConfig::default();
-        if self.method == Some(MethodName::Joint) {
-            let given = self.bypass_rank.is_some()
-                || self.bypass_activation.is_some()
-                || self.bypass_bias.is_some()
-                || self.bypass_layer_norm.is_some();
-            ensure!(
-                !given,
-                "--method joint has no bypasses; leave the --bypass-* flags out"
-            );
-            return Ok(None);
-        }
-        let rank = self.bypass_rank.unwrap_or(default.rank);
-        ensure!(
-            (1..=hidden).contains(&rank),
-            "--bypass-rank: {rank} is not in 1..={hidden}"
-        );
-        Ok(Some(BypassConfig {
-            rank,
-            activation: self.bypass_activation.unwrap_or(default.activation),
-            bias: self.bypass_bias.unwrap_or(default.bias),
-            layer_norm: match self.bypass_layer_norm {
-                Some(LayerNormName::Shared) => BypassLayerNorm::Shared,
-                Some(LayerNormName::Own) | None => BypassLayerNorm::Own,
-            },
-        }))
+        })
     }
 
     /// The run's configuration with every default filled in.
-    fn resolved(&self, config: &TrainConfig, tuned: &FineTuned) -> serde_json::Value {
-        serde_json::json!({
+    fn resolved(&self, config: &TrainConfig, tuned: Option<&FineTuned>) -> Value {
+        let mut configuration = serde_json::json!({
             "backbone": self.backbone.as_deref().map(sources::label),
             "task": self.task,
             "device": self.device.unwrap_or_default(),
             "training": config,
-            "early_exit": tuned.model.config().early_exit,
-        })
+        });
+        if let Some(tuned) = tuned {
+            configuration["early_exit"] = serde_json::json!(tuned.model.config().early_exit);
+        }
+        if let Some(depth) = self.depth {
+            configuration["depth"] = depth.into();
+        }
+        configuration
     }
 }

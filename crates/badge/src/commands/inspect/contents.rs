@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 use anyhow::Result;
+use badge_core::checkpoint::layout::{Part, TensorSpec};
 use badge_core::checkpoint::{Checkpoint, layout, pretrained};
 use badge_core::config::ModelConfig;
 use badge_tasks::{file, hash};
@@ -59,35 +60,66 @@ pub(super) struct Parameters {
     backbone: usize,
     exits: usize,
     bypasses: usize,
+    /// Of one bypass.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bypass: Option<usize>,
+    /// Of one exit's attention, the classifier left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit_head: Option<usize>,
+    /// What global past-future adds to the exits.
+    past_future: usize,
+    learning_to_exit: usize,
 }
 
 impl fmt::Display for Parameters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            backbone,
-            exits,
-            bypasses,
-        } = self;
-        let total = backbone + exits + bypasses;
+        let each = |count: Option<usize>, what: &str| {
+            count.map_or(String::new(), |count| format!(" ({what}{count} each)"))
+        };
+        let total =
+            self.backbone + self.exits + self.bypasses + self.past_future + self.learning_to_exit;
         write!(
             f,
-            "{total}: backbone {backbone}, exits {exits}, bypasses {bypasses}"
-        )
+            "{total}: backbone {}, exits {}{}, bypasses {}{}",
+            self.backbone,
+            self.exits,
+            each(self.exit_head, "attention "),
+            self.bypasses,
+            each(self.bypass, ""),
+        )?;
+        for (name, count) in [
+            ("past-future", self.past_future),
+            ("learning to exit", self.learning_to_exit),
+        ] {
+            if count > 0 {
+                write!(f, ", {name} {count}")?;
+            }
+        }
+        Ok(())
     }
 }
 
 impl Parameters {
-    fn of(tensors: &Checkpoint) -> Self {
-        let mut parameters = Self::default();
-        for (name, tensor) in tensors.iter() {
-            let part = if name.starts_with("bypasses.") {
-                &mut parameters.bypasses
-            } else if name.starts_with("exits.") || name.starts_with("classifier.") {
-                &mut parameters.exits
-            } else {
-                &mut parameters.backbone
+    /// Those of the layout that a checkpoint holds.
+    fn of(config: &ModelConfig, layout: &[TensorSpec], tensors: &Checkpoint) -> Self {
+        let (exits, d) = (config.exits(), config.backbone.hidden);
+        let mut parameters = Self {
+            bypass: exits.bypass.map(|bypass| bypass.parameters(d)),
+            exit_head: exits.exit_head.map(|head| head.parameters(d)),
+            ..Self::default()
+        };
+        let held = layout
+            .iter()
+            .filter(|spec| tensors.get(&spec.name).is_some());
+        for spec in held {
+            let count = match spec.part {
+                Part::Backbone => &mut parameters.backbone,
+                Part::Exit(_) => &mut parameters.exits,
+                Part::Bypass(_) => &mut parameters.bypasses,
+                Part::PastFuture => &mut parameters.past_future,
+                Part::LearningToExit => &mut parameters.learning_to_exit,
             };
-            *part += tensor.values.len();
+            *count += spec.shape.iter().product::<usize>();
         }
         parameters
     }
@@ -110,7 +142,7 @@ impl Weights {
             return Ok(Self {
                 kind,
                 tensors: checkpoint.iter().count(),
-                parameters: Parameters::of(&checkpoint),
+                parameters: Parameters::of(config, &layout, &checkpoint),
                 missing: Vec::new(),
                 unused: Vec::new(),
             });
@@ -119,7 +151,7 @@ impl Weights {
         Ok(Self {
             kind,
             tensors: adapted.tensors.iter().count(),
-            parameters: Parameters::of(&adapted.tensors),
+            parameters: Parameters::of(config, &layout, &adapted.tensors),
             missing: adapted.missing,
             unused: adapted.unused,
         })

@@ -13,6 +13,10 @@ pub(super) struct Cost {
     tokens: usize,
     /// The plain backbone with one exit.
     plain_mflops: f64,
+    /// One exit by itself, without its bypass and what Global Past-Future adds.
+    exit_macs: u64,
+    /// One bypass.
+    bypass_macs: u64,
     exits: Vec<ExitCost>,
 }
 
@@ -23,7 +27,7 @@ struct ExitCost {
     mflops: f64,
     /// Of the plain backbone's.
     share_of_plain: f64,
-    /// What poolers and classifiers take of `mflops`.
+    /// What all exits on the way take of `mflops`, their bypasses left out.
     exit_share: f64,
     /// What bypasses take of `mflops`.
     bypass_share: f64,
@@ -37,18 +41,21 @@ impl Cost {
         let plan = config.exits().exits;
         let exit_cost = |(index, depth): (usize, &Depth)| {
             let macs = shape.macs_to(*depth, tokens, plan.depths());
-            let evaluated = (index + 1) as f64;
+            let bypasses = (index + 1) as u64 * shape.bypass_macs();
+            let exits = macs - bypasses - shape.blocks_macs(*depth, tokens);
             ExitCost {
                 depth: depth.0,
                 mflops: mega(macs),
                 share_of_plain: macs as f64 / plain as f64,
-                exit_share: evaluated * shape.exit_macs() as f64 / macs as f64,
-                bypass_share: evaluated * shape.bypass_macs() as f64 / macs as f64,
+                exit_share: exits as f64 / macs as f64,
+                bypass_share: bypasses as f64 / macs as f64,
             }
         };
         Self {
             tokens,
             plain_mflops: mega(plain),
+            exit_macs: shape.exit_macs(tokens),
+            bypass_macs: shape.bypass_macs(),
             exits: plan.depths().iter().enumerate().map(exit_cost).collect(),
         }
     }
@@ -71,9 +78,12 @@ impl Cost {
             ]);
         }
         format!(
-            "cost of a row of {} tokens; the plain backbone with one exit takes {:.2} MFLOPs\n{}",
+            "cost of a row of {} tokens; the plain backbone with one exit takes {:.2} MFLOPs\n\
+             one exit takes {} multiply-accumulates, its bypass {}\n{}",
             self.tokens,
             self.plain_mflops,
+            self.exit_macs,
+            self.bypass_macs,
             table.to_text()
         )
     }
