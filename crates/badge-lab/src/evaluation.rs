@@ -7,9 +7,9 @@ use std::sync::Arc;
 use anyhow::Result;
 use badge_core::config::{HeadConfig, ModelConfig, ProblemType};
 use badge_core::cost::{ExitHistogram, MacTotals, ModelShape, TimeTotals};
-use badge_core::distribution::{Prediction, PredictionKind};
+use badge_core::distribution::{ContinueProbability, Prediction, PredictionKind};
 use badge_core::exit::Depth;
-use badge_core::policy::{ModelExits, Policy, PolicySpec};
+use badge_core::policy::{ModelExits, Observation, Policy, PolicySpec};
 use badge_tasks::{LabelSpace, MetricKind, Split, Target};
 use badge_train::data::EncodedSplit;
 use badge_train::evaluate::{ExitLogits, ExitScores};
@@ -30,6 +30,17 @@ pub fn prediction_kind(head: &HeadConfig) -> PredictionKind {
             labels: head.outputs(),
         },
         ProblemType::Regression => PredictionKind::Regression,
+    }
+}
+
+/// A model's exits, as far as policies are concerned.
+pub fn model_exits(config: &ModelConfig) -> ModelExits {
+    let exits = config.exits();
+    let plain = ModelExits::new(exits.exits, prediction_kind(&config.head));
+    if exits.lte {
+        plain.with_learning_to_exit()
+    } else {
+        plain
     }
 }
 
@@ -114,6 +125,8 @@ pub struct TimeEvaluation {
 pub struct ExitOutputs {
     /// One prediction per exit of the plan, row by row.
     pub predictions: Vec<Vec<Prediction>>,
+    /// What a learning-to-exit head says beside each of them.
+    pub continuations: Vec<Vec<Option<ContinueProbability>>>,
     /// The answers they stand for.
     pub answers: Vec<Vec<Target>>,
 }
@@ -198,8 +211,7 @@ impl Subject<'_> {
 
     /// The model's exits, as far as policies are concerned.
     pub fn model_exits(&self) -> ModelExits {
-        let kind = prediction_kind(&self.config.head);
-        ModelExits::new(self.config.exits().exits, kind)
+        model_exits(self.config)
     }
 
     /// Builds a policy for the model.
@@ -218,10 +230,12 @@ impl Subject<'_> {
         let kind = prediction_kind(&self.config.head);
         let mut outputs = ExitOutputs {
             predictions: Vec::with_capacity(logits.rows()),
+            continuations: Vec::with_capacity(logits.rows()),
             answers: Vec::with_capacity(logits.rows()),
         };
         for row in 0..logits.rows() {
             outputs.predictions.push(logits.predictions(row, kind)?);
+            outputs.continuations.push(logits.continuations(row)?);
             let answer = |exit| self.labels.decide(logits.logits(row, exit));
             outputs
                 .answers
@@ -358,8 +372,13 @@ impl ExitOutputs {
             depths: Vec::with_capacity(self.answers.len()),
             answers: Vec::with_capacity(self.answers.len()),
         };
-        for (predictions, answers) in self.predictions.iter().zip(&self.answers) {
-            let exit = policy.replay(&mut state, predictions);
+        for (row, answers) in self.answers.iter().enumerate() {
+            let said = self.predictions[row].iter().zip(&self.continuations[row]);
+            let observations = said.map(|(prediction, continuation)| Observation {
+                prediction,
+                continue_probability: *continuation,
+            });
+            let exit = policy.replay(&mut state, observations);
             replay.depths.push(exit.depth);
             replay.answers.push(answers[exit.position].clone());
         }

@@ -1,16 +1,15 @@
 //! What every exit says about every row, and how well it does.
 
-use badge_core::distribution::{Prediction, PredictionKind};
+use badge_core::distribution::{ContinueProbability, Prediction, PredictionKind};
 use badge_tasks::{LabelSpace, MetricKind, Split, Target};
 use serde::{Deserialize, Serialize};
 
 use crate::data::EncodedSplit;
 use crate::error::Result;
 use crate::features::Features;
-use crate::framework::Tensor;
 use crate::loss::Targets;
 use crate::method::{Method, Moment};
-use crate::model::{Mode, ModelInput, MultiExitModel};
+use crate::model::{ExitOutput, Junction, Mode, ModelInput, MultiExitModel};
 
 /// The logits of E exits on N rows: computed once, then any policy replays them.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,6 +20,8 @@ pub struct ExitLogits {
     pub outputs: usize,
     /// `[N, E, C]` in row-major order.
     pub values: Vec<f32>,
+    /// `[N, E]`: the learning-to-exit head's probabilities to continue; empty without that head.
+    pub continue_probabilities: Vec<f32>,
 }
 
 impl ExitLogits {
@@ -32,18 +33,41 @@ impl ExitLogits {
             exits,
             outputs,
             values: vec![0.0; rows * exits * outputs],
+            continue_probabilities: if model.config().exits().lte {
+                vec![0.0; rows * exits]
+            } else {
+                Vec::new()
+            },
         }
     }
 
-    /// Takes over the logits of some rows: E tensors `[B, C]`.
-    fn set(&mut self, rows: &[usize], logits: &[Tensor]) -> Result<()> {
+    /// Takes over what every exit says about some rows.
+    fn set(&mut self, rows: &[usize], said: &[ExitOutput]) -> Result<()> {
         let (exits, outputs) = (self.exits, self.outputs);
-        for (exit, logits) in logits.iter().enumerate() {
-            for (row, logits) in rows.iter().zip(logits.to_vec2::<f32>()?) {
+        for (exit, said) in said.iter().enumerate() {
+            for (row, logits) in rows.iter().zip(said.logits.to_vec2::<f32>()?) {
                 self.values[(row * exits + exit) * outputs..][..outputs].copy_from_slice(&logits);
+            }
+            if let Some(uncertainty) = &said.uncertainty {
+                for (row, u) in rows.iter().zip(uncertainty.to_vec1::<f32>()?) {
+                    self.continue_probabilities[row * exits + exit] = u;
+                }
             }
         }
         Ok(())
+    }
+
+    /// What the learning-to-exit head says beside each exit about one row; nothing without it.
+    ///
+    /// # Errors
+    /// When a probability is none.
+    pub fn continuations(&self, row: usize) -> Result<Vec<Option<ContinueProbability>>> {
+        if self.continue_probabilities.is_empty() {
+            return Ok(vec![None; self.exits]);
+        }
+        let of_row = &self.continue_probabilities[row * self.exits..][..self.exits];
+        let read = |u: &f32| Ok(Some(ContinueProbability::new(*u)?));
+        of_row.iter().map(read).collect()
     }
 
     /// Number of rows, N.
@@ -142,10 +166,11 @@ pub fn evaluate(
     mut progress: impl FnMut(usize),
 ) -> Result<ExitLogits> {
     let mut all = ExitLogits::zeros(model, split.len());
+    let plain = vec![Junction::PLAIN; model.config().backbone.blocks];
     for rows in split.evaluation_batches(EVALUATION_BATCH) {
         let input = ModelInput::of_batch(&split.batch(&rows), model.device())?;
-        let logits = model.forward_all_exits(&input, Mode::Evaluation)?; // E × [B, C]
-        all.set(&rows, &logits)?;
+        let outputs = model.outputs(&input, &plain, Mode::Evaluation)?;
+        all.set(&rows, &outputs)?;
         progress(rows.len());
     }
     Ok(all)
@@ -163,8 +188,7 @@ pub(crate) fn evaluate_heads(
     for rows in split.evaluation_batches(EVALUATION_BATCH) {
         let (taps, pass) = features.batch(model, (split, &rows), Mode::Evaluation)?;
         let outputs = model.heads().forward_all(&taps, pass)?;
-        let logits: Vec<_> = outputs.iter().map(|output| output.logits.clone()).collect();
-        all.set(&rows, &logits)?;
+        all.set(&rows, &outputs)?;
         let truth: Vec<_> = rows.iter().map(|row| &split.targets()[*row]).collect();
         let targets = Targets::new(model.config().head.problem, &truth, model.device())?;
         let of_batch = method.loss(&outputs, &targets, moment)?.total;

@@ -3,9 +3,9 @@
 
 use std::time::Instant;
 
-use badge_core::distribution::Prediction;
+use badge_core::distribution::{ContinueProbability, Prediction};
 use badge_core::exit::Depth;
-use badge_core::policy::{Decision, ExitReason, Policy};
+use badge_core::policy::{Decision, ExitReason, Observation, Policy};
 use badge_tasks::Encoding;
 
 use crate::error::Result;
@@ -45,7 +45,15 @@ pub fn classify(model: &MultiExitModel, encoding: &Encoding, policy: &Policy) ->
         let depth = output.depth;
         let logits = output.logits.squeeze(0)?.to_vec1::<f32>()?;
         let prediction = Prediction::from_logits(policy.kind(), &logits)?;
-        if policy.observe(&mut state, depth, &prediction) == Decision::Exit {
+        let continue_probability = match &output.uncertainty {
+            None => None,
+            Some(u) => Some(ContinueProbability::new(u.squeeze(0)?.to_scalar::<f32>()?)?),
+        };
+        let observation = Observation {
+            prediction: &prediction,
+            continue_probability,
+        };
+        if policy.observe(&mut state, depth, observation) == Decision::Exit {
             let seconds = start.elapsed().as_secs_f64();
             let reason = policy.reason(&state);
             return Ok(Answer {

@@ -179,6 +179,7 @@ impl Evaluator for Even<'_> {
             exits,
             outputs: 2,
             values: [1.0, 0.0].repeat(split.len() * exits),
+            continue_probabilities: Vec::new(),
         })
     }
 }

@@ -4,6 +4,8 @@
 mod bench;
 #[path = "feature/cache.rs"]
 mod cache;
+#[path = "feature/methods.rs"]
+mod methods;
 mod setup;
 
 use std::fs;

@@ -99,6 +99,8 @@ impl Inference for PackedInference {
             exits,
             outputs,
             values,
+            // The engine refuses models with that head.
+            continue_probabilities: Vec::new(),
         })
     }
 

@@ -234,6 +234,7 @@ mod tests {
         let answers = vec![Vec::new(); predictions.len()];
         ExitOutputs {
             predictions,
+            continuations: vec![vec![None; exits]; answers.len()],
             answers,
         }
     }

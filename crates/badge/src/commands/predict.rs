@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use badge_core::cost::ExitHistogram;
 use badge_core::policy::{Policy, PolicySpec};
 use badge_lab::calibration::Calibration;
-use badge_lab::evaluation::prediction_kind;
+use badge_lab::evaluation::model_exits;
 use badge_lab::fine_tune::label_space_of;
 use badge_lab::inference::{Answer, Inference};
 use badge_tasks::dataset::{Format, common_columns, parse_inputs, read_inputs};
@@ -150,12 +150,11 @@ impl Predictor {
         let tokenizer = Tokenizer::from_directory(&directory)?;
         let config = model.config();
         let labels = label_space_of(&config.head)?;
-        let kind = prediction_kind(&config.head);
         let spec = match &args.policy {
             Some(spec) => spec.clone(),
             None => Calibration::read(&directory)?.map_or(PolicySpec::Full, |c| c.policy),
         };
-        let policy = spec.build(&config.exits().exits, kind)?;
+        let policy = spec.build_for(&model_exits(config))?;
         for caveat in policy.caveats() {
             console.note(&format!("note: {spec}: {caveat}"));
         }
