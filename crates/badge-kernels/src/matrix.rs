@@ -160,6 +160,25 @@ impl<T: Element> Matrix<T> {
 }
 
 impl<'a, T> Rows<'a, T> {
+    /// Rows of `columns` elements that lie one after the other, without padding.
+    ///
+    /// # Panics
+    /// When the length is not a multiple of `columns`.
+    pub fn side_by_side(elements: &'a [T], columns: usize) -> Self {
+        assert!(
+            columns > 0 && elements.len().is_multiple_of(columns),
+            "{} elements in rows of {columns}",
+            elements.len()
+        );
+        Self {
+            elements,
+            count: elements.len() / columns,
+            columns,
+            stride: columns,
+            padding: 0,
+        }
+    }
+
     /// Number of rows.
     pub fn count(&self) -> usize {
         self.count

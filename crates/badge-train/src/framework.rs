@@ -5,8 +5,8 @@ pub(crate) mod device;
 pub(crate) use candle_core::backprop::GradStore;
 pub(crate) use candle_core::pickle;
 pub(crate) use candle_core::{
-    CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, InplaceOp2, InplaceOp3, Layout, Shape,
-    Storage, Var, bail,
+    CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, InplaceOp2, Layout, Shape, Storage, Var,
+    bail,
 };
 pub(crate) use candle_core::{D, Error as FrameworkError, Result};
 

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use rayon::prelude::*;
+use badge_kernels::training::reductions::sum_of_squares;
 
 use crate::error::Result;
 use crate::framework::{Device, GradStore, Tensor};
 use crate::ops;
 use crate::parameters::Parameters;
+use crate::threads;
 
 /// The gradient of every parameter that the loss depends on.
 #[derive(Debug, Default)]
@@ -27,6 +28,15 @@ impl Gradients {
             .filter(|(name, _)| learns(name))
             .filter_map(|(name, var)| Some((name.to_owned(), store.remove(var.as_tensor())?)))
             .collect();
+        Self { tensors }
+    }
+
+    /// Gradients that were computed elsewhere, of those parameters that learn.
+    pub(crate) fn from_tensors(
+        mut tensors: BTreeMap<String, Tensor>,
+        learns: impl Fn(&str) -> bool,
+    ) -> Self {
+        tensors.retain(|name, _| learns(name));
         Self { tensors }
     }
 
@@ -57,25 +67,14 @@ impl Gradients {
     /// # Errors
     /// When the framework refuses an operation.
     pub fn norm(&self) -> Result<f64> {
+        let pool = threads::pool()?;
         let mut sum = 0.0;
         for gradient in self.tensors.values() {
             sum += match gradient.device() {
-                Device::Cpu => ops::with_values(gradient, sum_of_squares)?,
+                Device::Cpu => ops::with_values(gradient, |g| sum_of_squares(&pool, g))?,
                 _ => f64::from(gradient.sqr()?.sum_all()?.to_scalar::<f32>()?),
             };
         }
         Ok(sum.sqrt())
     }
-}
-
-/// Chunks of fixed size, summed in order: the same for any number of threads.
-fn sum_of_squares(values: &[f32]) -> f64 {
-    let chunk = |values: &[f32]| {
-        values
-            .iter()
-            .map(|v| f64::from(*v) * f64::from(*v))
-            .sum::<f64>()
-    };
-    let partial: Vec<f64> = values.par_chunks(16_384).map(chunk).collect();
-    partial.iter().sum()
 }

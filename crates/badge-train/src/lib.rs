@@ -12,7 +12,9 @@ mod adding_a_method {}
 mod error;
 mod features;
 mod framework;
+mod fused;
 mod ops;
+mod threads;
 
 pub mod checkpoint;
 pub mod data;
@@ -26,6 +28,7 @@ pub mod model_directory;
 pub mod observer;
 pub mod optimizer;
 pub mod parameters;
+pub mod precision;
 pub mod schedule;
 pub mod step;
 pub mod trainer;

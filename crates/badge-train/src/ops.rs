@@ -12,11 +12,10 @@ mod softmax;
 mod vector;
 
 pub(crate) use activation::activate;
-pub(crate) use dropout::{DropoutSite, DropoutStream, LayerIndex, dropout};
+pub(crate) use dropout::{DropoutSite, DropoutStream, LayerIndex, Mask, dropout};
 pub(crate) use layer_norm::layer_norm;
 pub(crate) use linear::add_bias;
 pub(crate) use softmax::attention_softmax;
-pub(crate) use vector::dispatch;
 
 use crate::framework::{CpuStorage, Device, Layout, Result, Storage, Tensor, bail};
 

@@ -1,19 +1,21 @@
 //! AdamW (Loshchilov and Hutter, 2019) with bias correction and clipping by global norm.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use badge_core::checkpoint::{Checkpoint, Tensor as PlainTensor, names};
-use rayon::prelude::*;
+use badge_kernels::threads::Pool;
+use badge_kernels::training::adamw::{AdamWStep, Moments as HostMoments, adamw};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::framework::{
-    CpuStorage, DType, Device, InplaceOp2, InplaceOp3, Layout, Result as FrameworkResult, Tensor,
-    Var,
+    CpuStorage, Device, InplaceOp2, Layout, Result as FrameworkResult, Tensor, Var,
 };
 use crate::gradients::Gradients;
 use crate::ops;
 use crate::parameters::Parameters;
+use crate::threads;
 
 /// Constants of the optimiser; the defaults are PyTorch's and BERT's.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -43,6 +45,28 @@ impl Default for AdamWConfig {
     }
 }
 
+impl AdamWConfig {
+    /// The numbers of a parameter's step with this rate, its `steps`-th.
+    fn step(&self, (rate, clip): (f64, f64), decays: bool, steps: u64) -> AdamWStep {
+        let steps = steps as i32;
+        AdamWStep {
+            beta1: self.beta1 as f32,
+            fresh1: (1.0 - self.beta1) as f32,
+            beta2: self.beta2 as f32,
+            fresh2: (1.0 - self.beta2) as f32,
+            eps: self.eps as f32,
+            clip: clip as f32,
+            keep: if decays {
+                (1.0 - rate * self.weight_decay) as f32
+            } else {
+                1.0
+            },
+            rate: (rate / (1.0 - self.beta1.powi(steps))) as f32,
+            square_correction: (1.0 - self.beta2.powi(steps)).sqrt() as f32,
+        }
+    }
+}
+
 /// The optimiser with the moments of every parameter it has seen.
 #[derive(Debug)]
 pub struct AdamW {
@@ -53,10 +77,21 @@ pub struct AdamW {
 
 #[derive(Debug)]
 struct Moments {
-    mean: Var,
-    square: Var,
+    means: Means,
     /// Steps in which the parameter had a gradient: what the bias correction counts, as in PyTorch.
     steps: u64,
+}
+
+/// The running means of a parameter's gradient and of its square.
+#[derive(Debug)]
+enum Means {
+    /// Of a parameter in this machine's memory.
+    Host {
+        mean: PlainTensor,
+        square: PlainTensor,
+    },
+    /// Of a parameter on another device.
+    Device { mean: Var, square: Var },
 }
 
 /// The prefixes under which a training checkpoint keeps the moments.
@@ -94,6 +129,7 @@ impl AdamW {
         gradients: &Gradients,
         rate: f64,
     ) -> Result<f64> {
+        let pool = threads::pool()?;
         let norm = gradients.norm()?;
         // NaN would pass through the clipping and destroy weights and moments.
         if !norm.is_finite() {
@@ -110,18 +146,17 @@ impl AdamW {
             };
             let moments = match self.moments.entry(name.to_owned()) {
                 std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
-                std::collections::btree_map::Entry::Vacant(entry) => {
-                    entry.insert(Moments::zero(parameter)?)
-                }
+                std::collections::btree_map::Entry::Vacant(entry) => entry.insert(Moments {
+                    means: Means::zero(parameter)?,
+                    steps: 0,
+                }),
             };
             moments.steps += 1;
-            let update = Update::new(
-                &self.config,
-                (rate, clip),
-                names::decays(name),
-                moments.steps,
-            );
-            update.apply(parameter, moments, &gradient.contiguous()?)?;
+            let step = self
+                .config
+                .step((rate, clip), names::decays(name), moments.steps);
+            let gradient = gradient.contiguous()?;
+            moments.means.update(step, (&pool, parameter), &gradient)?;
         }
         Ok(norm)
     }
@@ -129,12 +164,8 @@ impl AdamW {
     /// Adds the moments to a training checkpoint.
     pub(crate) fn save(&self, checkpoint: &mut Checkpoint) -> Result<()> {
         for (name, moments) in &self.moments {
-            for (prefix, var) in [(MEAN, &moments.mean), (SQUARE, &moments.square)] {
-                let values = var.flatten_all()?.to_vec1::<f32>()?;
-                let tensor = PlainTensor {
-                    shape: var.dims().to_vec(),
-                    values,
-                };
+            let (mean, square) = moments.means.values()?;
+            for (prefix, tensor) in [(MEAN, mean), (SQUARE, square)] {
                 checkpoint.insert("the optimiser", format!("{prefix}{name}"), tensor)?;
             }
             let steps = PlainTensor {
@@ -156,22 +187,14 @@ impl AdamW {
     ) -> Result<()> {
         self.steps = steps;
         for (name, parameter) in parameters.iter() {
-            let mut take = |prefix: &str| -> Result<Option<Var>> {
-                let Some(tensor) = checkpoint.take(&format!("{prefix}{name}"), parameter.dims())?
-                else {
-                    return Ok(None);
-                };
-                let var = Var::from_slice(&tensor.values, parameter.dims(), parameter.device())?;
-                Ok(Some(var))
-            };
+            let mut take =
+                |prefix: &str| checkpoint.take(&format!("{prefix}{name}"), parameter.dims());
             let (mean, square) = (take(MEAN)?, take(SQUARE)?);
             let steps = checkpoint.take(&format!("{STEPS}{name}"), &[1])?;
             if let (Some(mean), Some(square), Some(steps)) = (mean, square, steps) {
-                let steps = steps.values[0] as u64;
                 let moments = Moments {
-                    mean,
-                    square,
-                    steps,
+                    means: Means::new(mean, square, parameter)?,
+                    steps: steps.values[0] as u64,
                 };
                 self.moments.insert(name.to_owned(), moments);
             }
@@ -180,224 +203,155 @@ impl AdamW {
     }
 }
 
-impl Moments {
-    fn zero(parameter: &Var) -> Result<Self> {
-        let zeros = || Var::zeros(parameter.shape(), DType::F32, parameter.device());
-        Ok(Self {
-            mean: zeros()?,
-            square: zeros()?,
-            steps: 0,
+impl Means {
+    fn new(mean: PlainTensor, square: PlainTensor, parameter: &Var) -> Result<Self> {
+        let var = |tensor: &PlainTensor| {
+            Var::from_slice(&tensor.values, parameter.shape(), parameter.device())
+        };
+        Ok(match parameter.device() {
+            Device::Cpu => Self::Host { mean, square },
+            _ => Self::Device {
+                mean: var(&mean)?,
+                square: var(&square)?,
+            },
         })
     }
-}
 
-/// The numbers of one step:
-/// `m ← β₁ m + (1 - β₁) g`, `v ← β₂ v + (1 - β₂) g²`,
-/// `p ← keep · p - rate · m / (√v / correction + ε)`, with g the clipped gradient and `rate`
-/// already divided by `1 - β₁ᵗ`.
-#[derive(Debug, Clone, Copy)]
-struct Update {
-    beta1: f32,
-    /// `1 - β`, rounded once: 1 minus a rounded 0.999 would be off by 1.3e-5 of itself.
-    fresh1: f32,
-    beta2: f32,
-    fresh2: f32,
-    eps: f32,
-    clip: f32,
-    keep: f32,
-    rate: f32,
-    square_correction: f32,
-}
-
-impl Update {
-    fn new(config: &AdamWConfig, (rate, clip): (f64, f64), decays: bool, steps: u64) -> Self {
-        let AdamWConfig {
-            beta1,
-            beta2,
-            eps,
-            weight_decay,
-            ..
-        } = *config;
-        let steps = steps as i32;
-        Self {
-            beta1: beta1 as f32,
-            fresh1: (1.0 - beta1) as f32,
-            beta2: beta2 as f32,
-            fresh2: (1.0 - beta2) as f32,
-            eps: eps as f32,
-            clip: clip as f32,
-            keep: if decays {
-                (1.0 - rate * weight_decay) as f32
-            } else {
-                1.0
-            },
-            rate: (rate / (1.0 - beta1.powi(steps))) as f32,
-            square_correction: (1.0 - beta2.powi(steps)).sqrt() as f32,
-        }
+    fn zero(parameter: &Var) -> Result<Self> {
+        let zeros = || PlainTensor {
+            shape: parameter.dims().to_vec(),
+            values: vec![0.0; parameter.elem_count()],
+        };
+        Self::new(zeros(), zeros(), parameter)
     }
 
-    fn apply(self, parameter: &Var, moments: &Moments, gradient: &Tensor) -> Result<()> {
-        if !matches!(parameter.device(), Device::Cpu) {
-            return self.apply_composed(parameter, moments, gradient);
-        }
-        moments.mean.inplace_op2(gradient, &MeanUpdate(self))?;
-        moments.square.inplace_op2(gradient, &SquareUpdate(self))?;
-        parameter.inplace_op3(&moments.mean, &moments.square, &ParameterUpdate(self))?;
-        Ok(())
+    /// A copy of both.
+    fn values(&self) -> Result<(PlainTensor, PlainTensor)> {
+        let plain = |var: &Var| -> Result<PlainTensor> {
+            Ok(PlainTensor {
+                shape: var.dims().to_vec(),
+                values: var.flatten_all()?.to_vec1()?,
+            })
+        };
+        Ok(match self {
+            Self::Host { mean, square } => (mean.clone(), square.clone()),
+            Self::Device { mean, square } => (plain(mean)?, plain(square)?),
+        })
     }
 
-    /// The same formulas from the framework's operations, for other devices.
-    fn apply_composed(self, parameter: &Var, moments: &Moments, gradient: &Tensor) -> Result<()> {
-        let g = gradient.affine(f64::from(self.clip), 0.0)?;
-        let Self {
-            beta1,
-            fresh1,
-            beta2,
-            fresh2,
-            ..
-        } = self;
-        let wide = f64::from;
-        moments
-            .mean
-            .set(&((moments.mean.as_tensor() * wide(beta1))? + (&g * wide(fresh1))?)?)?;
-        moments
-            .square
-            .set(&((moments.square.as_tensor() * wide(beta2))? + (g.sqr()? * wide(fresh2))?)?)?;
-        let root = (moments.square.sqrt()? / f64::from(self.square_correction))?;
-        let step = (moments.mean.as_tensor() / (root + f64::from(self.eps))?)?;
-        let kept = (parameter.as_tensor() * f64::from(self.keep))?;
-        parameter.set(&(kept - (step * f64::from(self.rate))?)?)?;
+    /// Takes in a gradient and moves the parameter.
+    fn update(
+        &mut self,
+        step: AdamWStep,
+        (pool, parameter): (&Pool, &Var),
+        gradient: &Tensor,
+    ) -> Result<()> {
+        match self {
+            Self::Host { mean, square } => {
+                let update = HostUpdate {
+                    pool,
+                    step,
+                    moments: RefCell::new(HostMoments {
+                        mean: &mut mean.values,
+                        square: &mut square.values,
+                    }),
+                };
+                parameter.inplace_op2(gradient, &update)?;
+            }
+            Self::Device { mean, square } => {
+                update_composed(step, parameter, (mean, square), gradient)?;
+            }
+        }
         Ok(())
     }
 }
 
-struct MeanUpdate(Update);
-struct SquareUpdate(Update);
-struct ParameterUpdate(Update);
-
-/// Elements per parallel task.
-const CHUNK: usize = 65_536;
-
-fn for_each_pair(
-    target: &mut CpuStorage,
-    layout: &Layout,
-    source: &[f32],
-    body: impl Fn(&mut f32, f32) + Sync,
-) -> FrameworkResult<()> {
-    let target = ops::values_mut(target, layout)?;
-    target
-        .par_chunks_mut(CHUNK)
-        .zip(source.par_chunks(CHUNK))
-        .for_each(|(target, source)| {
-            ops::dispatch(
-                #[inline(always)]
-                || target.iter_mut().zip(source).for_each(|(t, s)| body(t, *s)),
-            );
-        });
-    Ok(())
+/// [`adamw`] as the framework runs it on a parameter.
+struct HostUpdate<'a> {
+    pool: &'a Pool,
+    step: AdamWStep,
+    /// The framework lends operations out shared; this one runs once.
+    moments: RefCell<HostMoments<'a>>,
 }
 
-impl InplaceOp2 for MeanUpdate {
+impl InplaceOp2 for HostUpdate<'_> {
     fn name(&self) -> &'static str {
-        "adamw-mean"
-    }
-
-    fn cpu_fwd(
-        &self,
-        mean: &mut CpuStorage,
-        mean_layout: &Layout,
-        gradient: &CpuStorage,
-        gradient_layout: &Layout,
-    ) -> FrameworkResult<()> {
-        let Update {
-            beta1,
-            fresh1,
-            clip,
-            ..
-        } = self.0;
-        let gradient = ops::values(gradient, gradient_layout)?;
-        for_each_pair(
-            mean,
-            mean_layout,
-            gradient,
-            #[inline(always)]
-            |m, g| *m = beta1 * *m + fresh1 * (g * clip),
-        )
-    }
-}
-
-impl InplaceOp2 for SquareUpdate {
-    fn name(&self) -> &'static str {
-        "adamw-square"
-    }
-
-    fn cpu_fwd(
-        &self,
-        square: &mut CpuStorage,
-        square_layout: &Layout,
-        gradient: &CpuStorage,
-        gradient_layout: &Layout,
-    ) -> FrameworkResult<()> {
-        let Update {
-            beta2,
-            fresh2,
-            clip,
-            ..
-        } = self.0;
-        let gradient = ops::values(gradient, gradient_layout)?;
-        for_each_pair(
-            square,
-            square_layout,
-            gradient,
-            #[inline(always)]
-            |v, g| {
-                let g = g * clip;
-                *v = beta2 * *v + fresh2 * g * g;
-            },
-        )
-    }
-}
-
-impl InplaceOp3 for ParameterUpdate {
-    fn name(&self) -> &'static str {
-        "adamw-parameter"
+        "adamw"
     }
 
     fn cpu_fwd(
         &self,
         parameter: &mut CpuStorage,
-        layout: &Layout,
-        mean: &CpuStorage,
-        mean_layout: &Layout,
-        square: &CpuStorage,
-        square_layout: &Layout,
+        parameter_layout: &Layout,
+        gradient: &CpuStorage,
+        gradient_layout: &Layout,
     ) -> FrameworkResult<()> {
-        let Update {
-            eps,
-            keep,
-            rate,
-            square_correction,
-            ..
-        } = self.0;
-        let parameter = ops::values_mut(parameter, layout)?;
-        let (mean, square) = (
-            ops::values(mean, mean_layout)?,
-            ops::values(square, square_layout)?,
-        );
-        let chunks = parameter
-            .par_chunks_mut(CHUNK)
-            .zip(mean.par_chunks(CHUNK))
-            .zip(square.par_chunks(CHUNK));
-        chunks.for_each(|((p, m), v)| {
-            ops::dispatch(
-                #[inline(always)]
-                || {
-                    for ((p, m), v) in p.iter_mut().zip(m).zip(v) {
-                        *p = keep * *p - rate * m / (v.sqrt() / square_correction + eps);
-                    }
-                },
-            );
-        });
+        let parameter = ops::values_mut(parameter, parameter_layout)?;
+        let gradient = ops::values(gradient, gradient_layout)?;
+        let moments = &mut *self.moments.borrow_mut();
+        let moments = HostMoments {
+            mean: moments.mean,
+            square: moments.square,
+        };
+        adamw(self.pool, &self.step, parameter, gradient, moments);
         Ok(())
+    }
+}
+
+/// The formulas of [`adamw`] from the framework's operations, for other devices.
+fn update_composed(
+    step: AdamWStep,
+    parameter: &Var,
+    (mean, square): (&Var, &Var),
+    gradient: &Tensor,
+) -> Result<()> {
+    let wide = f64::from;
+    let g = gradient.affine(wide(step.clip), 0.0)?;
+    mean.set(&((mean.as_tensor() * wide(step.beta1))? + (&g * wide(step.fresh1))?)?)?;
+    square.set(&((square.as_tensor() * wide(step.beta2))? + (g.sqr()? * wide(step.fresh2))?)?)?;
+    let root = (square.sqrt()? / wide(step.square_correction))?;
+    let direction = (mean.as_tensor() / (root + wide(step.eps))?)?;
+    let kept = (parameter.as_tensor() * wide(step.keep))?;
+    parameter.set(&(kept - (direction * wide(step.rate))?)?)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_composed_form_for_other_devices_takes_the_same_steps() {
+        let device = Device::Cpu;
+        let config = AdamWConfig {
+            weight_decay: 0.1,
+            ..AdamWConfig::default()
+        };
+        let step = config.step((1e-2, 0.7), true, 3);
+        let random = || Var::randn(0.0_f32, 1.0, 1001, &device).unwrap();
+        let (fused, mean, gradient) = (random(), random(), random());
+        let square = Var::from_tensor(&random().sqr().unwrap()).unwrap();
+        let plain = Var::from_tensor(&fused.copy().unwrap()).unwrap();
+        let values = |var: &Var| var.to_vec1::<f32>().unwrap();
+        let tensor = |var: &Var| PlainTensor {
+            shape: vec![1001],
+            values: values(var),
+        };
+        let mut moments = Means::new(tensor(&mean), tensor(&square), &fused).unwrap();
+        let pool = threads::pool().unwrap();
+        moments.update(step, (&pool, &fused), &gradient).unwrap();
+        update_composed(step, &plain, (&mean, &square), &gradient).unwrap();
+        let (new_mean, new_square) = moments.values().unwrap();
+        let pairs = [
+            (values(&fused), values(&plain)),
+            (new_mean.values, values(&mean)),
+            (new_square.values, values(&square)),
+        ];
+        for (index, (fused, plain)) in pairs.into_iter().enumerate() {
+            for (a, b) in fused.iter().zip(&plain) {
+                // Both round every operation to f32, in another order.
+                assert!((a - b).abs() < 2e-6 * b.abs().max(1.0), "{index}: {a}, {b}");
+            }
+        }
     }
 }

@@ -1,10 +1,110 @@
 //! One forward and backward pass.
 
-use crate::error::Result;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::framework::Device;
+use crate::fused::{FusedBackbone, TapGradients};
 use crate::gradients::Gradients;
 use crate::loss::Targets;
 use crate::method::{Loss, Method, Moment};
 use crate::model::{BlockTaps, HeadPass, Mode, ModelInput, MultiExitModel};
+use crate::precision::Precision;
+
+/// How passes over the blocks are computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PassSettings {
+    /// What the products of the blocks multiply.
+    pub precision: Precision,
+    /// Whether the backward pass computes the inside of every block again instead of keeping it:
+    /// more time for less memory.
+    pub recompute: bool,
+}
+
+/// Computes passes of one model, with the memory that they need.
+///
+/// On the CPU embeddings and blocks run on hand-written kernels and only heads are left to the
+/// autodiff framework; on other devices everything is [its graph](forward_backward), which is the
+/// reference too.
+#[derive(Debug)]
+pub struct Backpropagation<'a> {
+    model: &'a MultiExitModel,
+    fused: Option<FusedBackbone>,
+}
+
+impl<'a> Backpropagation<'a> {
+    /// Passes of this model.
+    ///
+    /// # Errors
+    /// When the settings cannot be had for this model or its device.
+    pub fn new(model: &'a MultiExitModel, settings: PassSettings) -> Result<Self> {
+        let fused = if matches!(model.device(), Device::Cpu) {
+            let backbone = &model.config().backbone;
+            Some(FusedBackbone::new(model.parameters(), backbone, settings)?)
+        } else {
+            refuse_on_devices(settings)?;
+            None
+        };
+        Ok(Self { model, fused })
+    }
+
+    /// The loss of a batch and the gradients of what learns at this moment.
+    ///
+    /// # Errors
+    /// When the input does not fit the model or the framework refuses an operation.
+    pub fn run(
+        &mut self,
+        method: &dyn Method,
+        (input, targets): (&ModelInput, &Targets),
+        (moment, mode): (&Moment, Mode),
+    ) -> Result<(Loss, Gradients)> {
+        let model = self.model;
+        let Some(fused) = &mut self.fused else {
+            return forward_backward(model, method, (input, targets), (moment, mode));
+        };
+        input.check(&model.config().backbone)?;
+        let plan = model.config().exits().exits;
+        let junctions = method.junctions(&plan, moment);
+        let (heads, stream) = (model.heads(), mode.stream());
+        let wanted = (heads.taps(), |block| heads.has_exit(block));
+        let taps = fused.forward(model.parameters(), (input, stream.clone()), wanted)?;
+        let pass = HeadPass::new(input.lengths.clone(), stream);
+        let outputs = heads.forward_all(&taps, pass)?;
+        let loss = method.loss(&outputs, targets, moment)?;
+        let mut store = loss.total.backward()?;
+        let mut of_taps = vec![TapGradients::new(); junctions.len()];
+        for (block, taps) in &taps {
+            let gradients = taps
+                .iter()
+                .filter_map(|(tap, tensor)| Some((tap, store.remove(tensor)?)));
+            of_taps[*block] = gradients.collect();
+        }
+        let of_blocks = fused.backward(&of_taps, &junctions)?;
+        let learns = |name: &str| method.trains(moment.stage, model.part(name), &plan);
+        let mut gradients = Gradients::of(model.parameters(), store, learns);
+        gradients.accumulate(Gradients::from_tensors(of_blocks, learns), 1.0)?;
+        Ok((loss, gradients))
+    }
+}
+
+fn refuse_on_devices(settings: PassSettings) -> Result<()> {
+    let problem = match settings {
+        PassSettings {
+            precision: Precision::Bf16,
+            ..
+        } => ("--precision", "bf16 is computed on the CPU only"),
+        PassSettings {
+            recompute: true, ..
+        } => ("--recompute", "works on the CPU only"),
+        PassSettings { .. } => return Ok(()),
+    };
+    let (setting, problem) = problem;
+    Err(Error::Setting {
+        setting,
+        problem: format!("{problem}; leave it out on this device"),
+    })
+}
 
 /// The loss of a batch and the gradients of what learns at this moment.
 ///

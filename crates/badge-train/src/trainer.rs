@@ -23,7 +23,7 @@ use crate::model::{Mode, ModelInput, MultiExitModel};
 use crate::observer::{Observer, StepReport};
 use crate::optimizer::AdamW;
 use crate::schedule::LinearSchedule;
-use crate::step::{forward_backward, heads_forward_backward};
+use crate::step::{Backpropagation, heads_forward_backward};
 use crate::weights::{SAFETENSORS_FILE, read_checkpoint};
 
 /// The data of a run and how answers on it are scored.
@@ -52,6 +52,7 @@ pub struct Trainer<'a> {
     directory: &'a Path,
     observers: Vec<&'a mut dyn Observer>,
     evaluator: Box<dyn Evaluator + 'a>,
+    backpropagation: Backpropagation<'a>,
     optimizer: AdamW,
     progress: Progress,
     checkpoint: CheckpointFile,
@@ -123,6 +124,7 @@ impl<'a> Trainer<'a> {
             directory,
             observers,
             evaluator: Box::new(OwnModel),
+            backpropagation: Backpropagation::new(model, config.passes)?,
             optimizer,
             progress,
             checkpoint,
@@ -347,7 +349,8 @@ impl<'a> Trainer<'a> {
         let (loss, gradients) = match &run.features {
             None => {
                 let input = ModelInput::of_batch(&batch, model.device())?;
-                forward_backward(model, method, (&input, &targets), (&moment, mode))?
+                let batch = (&input, &targets);
+                self.backpropagation.run(method, batch, (&moment, mode))?
             }
             Some((train, _)) => {
                 let (taps, pass) = train.batch(model, (self.data.train, rows), mode)?;
@@ -370,11 +373,12 @@ fn epochs_without_gain(progress: &Progress) -> usize {
 }
 
 /// The settings and data that a checkpoint must share with the run that takes it up. How often
-/// checkpoints are written may change; it decides nothing.
+/// checkpoints are written and what is recomputed may change; they decide nothing.
 fn fingerprint(config: &TrainConfig, model: &MultiExitModel, data: &TrainData) -> Result<String> {
     let mut value = serde_json::to_value(config).expect("plain data serialises");
     let object = value.as_object_mut().expect("a struct is an object");
     object.remove("checkpoint_seconds");
+    object.remove("recompute");
     let description: serde_json::Value =
         serde_json::from_slice(&model.config().to_json()).expect("what was written reads");
     object.insert("model".to_owned(), description);

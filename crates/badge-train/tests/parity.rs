@@ -8,10 +8,9 @@ mod methods;
 use badge_train::method::{ExitWeights, Joint, Moment};
 use badge_train::model::{Mode, ModelInput, MultiExitModel};
 use badge_train::optimizer::{AdamW, AdamWConfig};
-use badge_train::step::forward_backward;
 use badge_train::{Device, weights};
 
-use golden::{Golden, close, fixtures, flat, largest, load};
+use golden::{Golden, Passes, WAYS, close, fixtures, flat, largest, load};
 
 /// Largest absolute difference that is allowed, per rung of the ladder.
 const EMBEDDINGS: f32 = 2e-6;
@@ -46,6 +45,20 @@ const CASES: [&str; 5] = [
     "bert_relu",
     "elasticbert",
 ];
+
+/// The same both ways.
+fn for_each_way(check: impl Fn(&str, &mut Passes, &MultiExitModel, &Golden)) {
+    for way in WAYS {
+        for_each_case(|case, model, golden| {
+            check(
+                &format!("{case} {way:?}"),
+                &mut Passes::new(model, way),
+                model,
+                golden,
+            );
+        });
+    }
+}
 
 fn for_each_case(check: impl Fn(&str, &MultiExitModel, &Golden)) {
     for case in CASES {
@@ -138,15 +151,13 @@ fn every_exit_agrees_on_512_tokens() {
 
 #[test]
 fn the_joint_loss_and_all_gradients_agree() {
-    for_each_case(|case, model, golden| {
+    for_each_way(|case, passes, model, golden| {
         let targets = golden.targets(model.config());
-        let (loss, gradients) = forward_backward(
-            model,
+        let (loss, gradients) = passes.run(
             &joint(golden),
             (&golden.input(), &targets),
             (&Moment::first(1, 0), Mode::Evaluation),
-        )
-        .unwrap();
+        );
         close(
             &format!("{case} loss"),
             &flat(&loss.total),
@@ -173,7 +184,7 @@ fn the_joint_loss_and_all_gradients_agree() {
 
 #[test]
 fn five_adamw_steps_agree() {
-    for_each_case(|case, model, golden| {
+    for_each_way(|case, passes, model, golden| {
         let (input, targets) = (golden.input(), golden.targets(model.config()));
         let config = AdamWConfig {
             weight_decay: 0.01,
@@ -183,7 +194,7 @@ fn five_adamw_steps_agree() {
         for step in 1..=5 {
             let batch = (&input, &targets);
             let when = (&Moment::first(5, 0), Mode::Evaluation);
-            let (loss, gradients) = forward_backward(model, &joint(golden), batch, when).unwrap();
+            let (loss, gradients) = passes.run(&joint(golden), batch, when);
             let expected = &golden.floats[&format!("step.{step}.loss")];
             close(
                 &format!("{case} loss of step {step}"),

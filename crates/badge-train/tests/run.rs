@@ -17,6 +17,8 @@ use badge_train::model::MultiExitModel;
 use badge_train::observer::{EpochReport, Observer, StepReport};
 use badge_train::optimizer::AdamWConfig;
 use badge_train::parameters::initialise;
+use badge_train::precision::Precision;
+use badge_train::step::PassSettings;
 use badge_train::trainer::{Start, TrainConfig, TrainData, Trainer};
 use badge_train::{Device, Error, Result};
 
@@ -104,6 +106,7 @@ fn train_config() -> TrainConfig {
         curriculum: None,
         max_length: 12,
         seed: 11,
+        passes: PassSettings::default(),
         checkpoint_seconds: 0.0,
     }
 }
@@ -237,7 +240,14 @@ fn without_clock(mut progress: Progress) -> Progress {
 
 #[test]
 fn an_interrupted_run_goes_on_bit_by_bit_from_any_step() {
-    let config = train_config();
+    for precision in [Precision::F32, Precision::Bf16] {
+        goes_on_bit_by_bit(precision);
+    }
+}
+
+fn goes_on_bit_by_bit(precision: Precision) {
+    let mut config = train_config();
+    config.passes.precision = precision;
     let straight = tempfile::tempdir().unwrap();
     let (progress, weights) = run(&config, (straight.path(), Start::Fresh), NEVER).unwrap();
     assert_eq!(progress.steps, 16);
@@ -245,6 +255,8 @@ fn an_interrupted_run_goes_on_bit_by_bit_from_any_step() {
     for behind in [2, 4, 9] {
         let broken = tempfile::tempdir().unwrap();
         run(&config, (broken.path(), Start::Fresh), behind).unwrap_err();
+        // What is recomputed changes no bit, not even in the middle of a run.
+        config.passes.recompute = behind == 4;
         let (resumed, resumed_weights) =
             run(&config, (broken.path(), Start::Resume), NEVER).unwrap();
         assert_eq!(

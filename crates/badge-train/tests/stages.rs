@@ -18,6 +18,7 @@ use badge_train::model::MultiExitModel;
 use badge_train::observer::{Observer, StepReport};
 use badge_train::optimizer::AdamWConfig;
 use badge_train::parameters::initialise;
+use badge_train::step::PassSettings;
 use badge_train::trainer::{Start, TrainConfig, TrainData, Trainer};
 use badge_train::weights::read_checkpoint;
 use badge_train::{Device, Error, Result};
@@ -81,6 +82,7 @@ fn train_config(method: MethodSpec) -> TrainConfig {
         curriculum: None,
         max_length: 12,
         seed: 11,
+        passes: PassSettings::default(),
         checkpoint_seconds: 0.0,
     }
 }

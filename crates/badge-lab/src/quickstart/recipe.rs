@@ -10,6 +10,7 @@ use badge_tasks::task::{Column, Columns, Files, Header, Layout, Malformed, Split
 use badge_tasks::{Example, LabelSpace, MetricKind, Split, Target, Task, TaskData, Tokenizer};
 use badge_train::method::{ExitWeights, MethodSpec};
 use badge_train::optimizer::AdamWConfig;
+use badge_train::step::PassSettings;
 use badge_train::trainer::TrainConfig;
 
 use super::corpus::{Corpus, GradedExample, LABELS};
@@ -77,6 +78,7 @@ pub fn training(seed: u64) -> TrainConfig {
         curriculum: Some(CURRICULUM.to_vec()),
         max_length: TOKENS_MAX,
         seed,
+        passes: PassSettings::default(),
         checkpoint_seconds: 600.0,
     }
 }

@@ -1,5 +1,6 @@
 //! Dropout whose masks are a function of seed, step and place: a resumed run draws the same ones.
 
+use badge_kernels::training::dropout::keep_bits;
 use rand::RngCore;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -92,15 +93,19 @@ impl DropoutStream {
         self.drawn.borrow().clone()
     }
 
-    fn mask(&self, rate: f64, site: DropoutSite) -> Dropout {
+    /// The mask of a site; `None` where the rate is 0 and nothing is dropped.
+    pub(crate) fn mask(&self, rate: f64, site: DropoutSite) -> Option<Mask> {
+        if rate <= 0.0 {
+            return None;
+        }
         #[cfg(test)]
         self.drawn.borrow_mut().push(site);
         let mut generator = ChaCha8Rng::from_seed(self.key);
         generator.set_stream(site.stream());
-        Dropout {
+        Some(Mask {
             generator,
             threshold: (rate * 65_536.0).round().min(65_535.0) as u16,
-        }
+        })
     }
 }
 
@@ -111,44 +116,86 @@ pub(crate) fn dropout(
     rate: f64,
     (stream, site): (Option<&DropoutStream>, DropoutSite),
 ) -> Result<Tensor> {
-    let Some(stream) = stream.filter(|_| rate > 0.0) else {
+    let Some(mask) = stream.and_then(|stream| stream.mask(rate, site)) else {
         return Ok(x.clone());
     };
-    let op = stream.mask(rate, site);
     match x.device() {
-        Device::Cpu => x.contiguous()?.apply_op1(op),
-        device => x * Tensor::from_vec(op.mask(x.elem_count()), x.shape(), device)?,
+        Device::Cpu => x.contiguous()?.apply_op1(Dropout(mask)),
+        device => x * Tensor::from_vec(mask.multipliers(x.elem_count()), x.shape(), device)?,
     }
 }
 
-struct Dropout {
+/// Which elements of one site are dropped.
+#[derive(Debug, Clone)]
+pub(crate) struct Mask {
     generator: ChaCha8Rng,
     /// An element is dropped when its 16 random bits are below this.
     threshold: u16,
 }
 
-impl Dropout {
-    /// Multipliers: 0 for dropped elements, the scale for kept ones.
-    fn mask(&self, count: usize) -> Vec<f32> {
-        let scale = 65_536.0 / (65_536.0 - f32::from(self.threshold));
-        let mut mask = vec![0.0; count];
-        for_each_run(&mut mask, |start, run| {
-            // Two bytes an element, four bytes a word of the generator.
-            let mut generator = self.generator.clone();
-            generator.set_word_pos((start / 2) as u128);
-            let mut bits = vec![0_u8; 2 * run.len()];
-            generator.fill_bytes(&mut bits);
-            let (pairs, _) = bits.as_chunks::<2>();
-            for (value, pair) in run.iter_mut().zip(pairs) {
-                let keep = u16::from_le_bytes(*pair) >= self.threshold;
-                *value = if keep { scale } else { 0.0 };
-            }
-        });
-        mask
+impl Mask {
+    /// What kept elements are multiplied by.
+    pub(crate) fn scale(&self) -> f32 {
+        65_536.0 / (65_536.0 - f32::from(self.threshold))
     }
 
+    /// Calls `use_bits` with the random bits of elements from `start` on, run after run.
+    fn random(&self, start: usize, count: usize, mut use_bits: impl FnMut(usize, &[u16])) {
+        // Two bytes an element, four bytes a word of the generator, which gives whole words only:
+        // a run that begins in the middle of one draws it again.
+        let odd = start % 2;
+        let mut generator = self.generator.clone();
+        generator.set_word_pos((start / 2) as u128);
+        let (mut bytes, mut bits) = ([0_u8; 2 * RUN + 2], [0_u16; RUN]);
+        for first in (0..count).step_by(RUN) {
+            if odd == 1 {
+                let place = start + first;
+                generator.set_word_pos(place as u128 / 2);
+            }
+            let length = RUN.min(count - first);
+            let bytes = &mut bytes[..2 * (length + odd)];
+            generator.fill_bytes(bytes);
+            let (pairs, _) = bytes[2 * odd..].as_chunks::<2>();
+            for (bits, pair) in bits.iter_mut().zip(pairs) {
+                *bits = u16::from_le_bytes(*pair);
+            }
+            use_bits(first, &bits[..length]);
+        }
+    }
+
+    /// The bits of `count` elements from `start` on, as the kernels read them: set where kept.
+    pub(crate) fn keep(&self, start: usize, count: usize, words: &mut [u64]) {
+        self.random(start, count, |first, random| {
+            keep_bits(random, self.threshold, &mut words[first / 64..]);
+        });
+    }
+
+    /// Multipliers: 0 for dropped elements, the scale for kept ones.
+    fn multipliers(&self, count: usize) -> Vec<f32> {
+        let mut multipliers = vec![0.0; count];
+        for_each_run(&mut multipliers, |start, run| {
+            self.random(start, run.len(), |first, random| {
+                for (value, bits) in run[first..].iter_mut().zip(random) {
+                    *value = if *bits >= self.threshold {
+                        self.scale()
+                    } else {
+                        0.0
+                    };
+                }
+            });
+        });
+        multipliers
+    }
+}
+
+/// Elements drawn at a time: whole words of bits, whole words of the generator.
+const RUN: usize = 512;
+
+struct Dropout(Mask);
+
+impl Dropout {
     fn apply(&self, x: &[f32]) -> Vec<f32> {
-        let mut y = self.mask(x.len());
+        let mut y = self.0.multipliers(x.len());
         for_each_run(
             &mut y,
             #[inline(always)]
@@ -215,6 +262,27 @@ mod tests {
         assert_eq!(mask, masked(&x, &again, SITE), "whatever was drawn before");
         assert_ne!(mask, masked(&x, &DropoutStream::new(5, 10), SITE));
         assert_ne!(mask, masked(&x, &DropoutStream::new(6, 9), SITE));
+    }
+
+    #[test]
+    fn bits_of_any_part_are_those_of_the_whole() {
+        let mask = DropoutStream::new(7, 8).mask(0.3, SITE).unwrap();
+        let whole = mask.multipliers(40_000);
+        for (start, count) in [
+            (0, 40_000_usize),
+            (1, 1),
+            (17, 1300),
+            (1600, 64),
+            (39_999, 1),
+        ] {
+            let mut words = vec![u64::MAX; count.div_ceil(64)];
+            mask.keep(start, count, &mut words);
+            for (i, multiplier) in whole[start..start + count].iter().enumerate() {
+                let kept = words[i / 64] >> (i % 64) & 1 == 1;
+                assert_eq!(kept, *multiplier > 0.0, "element {i} from {start} on");
+            }
+        }
+        assert!(DropoutStream::new(7, 8).mask(0.0, SITE).is_none());
     }
 
     #[test]

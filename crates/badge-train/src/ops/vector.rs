@@ -9,11 +9,6 @@ use rayon::prelude::*;
 /// The widest instruction set of this machine, detected once.
 static ARCH: LazyLock<pulp::Arch> = LazyLock::new(pulp::Arch::new);
 
-/// Runs a loop compiled for the widest instruction set of this machine.
-pub(crate) fn dispatch<R>(body: impl FnOnce() -> R) -> R {
-    ARCH.dispatch(body)
-}
-
 /// Elements per parallel task: small enough to share work, large enough to hide the hand-over.
 const CHUNK: usize = 16_384;
 

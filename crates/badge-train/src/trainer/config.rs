@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::method::{LteTraining, Method, MethodSpec};
 use crate::optimizer::AdamWConfig;
+use crate::step::PassSettings;
 
 /// Everything that decides how a run goes, besides model and data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,6 +33,9 @@ pub struct TrainConfig {
     pub warmup_ratio: f64,
     /// AdamW's constants.
     pub optimizer: AdamWConfig,
+    /// How forward and backward passes are computed.
+    #[serde(flatten)]
+    pub passes: PassSettings,
     /// Rows of each epoch, taken from the train split in order, for data that are graded from
     /// easy to hard; without it every epoch sees all rows.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -5,8 +5,11 @@ use std::path::{Path, PathBuf};
 
 use badge_core::config::{ModelConfig, ProblemType};
 use badge_tasks::Target;
+use badge_train::gradients::Gradients;
 use badge_train::loss::Targets;
-use badge_train::model::{ModelInput, MultiExitModel};
+use badge_train::method::{Loss, Method, Moment};
+use badge_train::model::{Mode, ModelInput, MultiExitModel};
+use badge_train::step::{Backpropagation, PassSettings, forward_backward};
 use badge_train::{Device, weights};
 use safetensors::SafeTensors;
 use safetensors::tensor::Dtype;
@@ -125,4 +128,43 @@ pub(crate) fn load(folder: &Path) -> MultiExitModel {
     let config = weights::read_config(folder).unwrap();
     let checkpoint = weights::read_checkpoint(folder).unwrap();
     MultiExitModel::new(config, &checkpoint, &Device::Cpu).unwrap()
+}
+
+/// The two ways to compute a pass: the framework's graph and the hand-written one. Both are held to
+/// the same bounds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Way {
+    Graph,
+    Fused,
+}
+
+pub(crate) const WAYS: [Way; 2] = [Way::Graph, Way::Fused];
+
+/// A way to compute the passes of a model.
+pub(crate) struct Passes<'a> {
+    model: &'a MultiExitModel,
+    fused: Option<Backpropagation<'a>>,
+}
+
+impl<'a> Passes<'a> {
+    pub(crate) fn new(model: &'a MultiExitModel, way: Way) -> Self {
+        let fused = || Backpropagation::new(model, PassSettings::default()).unwrap();
+        Self {
+            model,
+            fused: matches!(way, Way::Fused).then(fused),
+        }
+    }
+
+    pub(crate) fn run(
+        &mut self,
+        method: &dyn Method,
+        batch: (&ModelInput, &Targets),
+        when: (&Moment, Mode),
+    ) -> (Loss, Gradients) {
+        match &mut self.fused {
+            None => forward_backward(self.model, method, batch, when),
+            Some(passes) => passes.run(method, batch, when),
+        }
+        .unwrap()
+    }
 }

@@ -17,6 +17,8 @@ use badge_train::DeviceName;
 use badge_train::checkpoint::{CHECKPOINT_FILE, discard};
 use badge_train::method::ExitWeights;
 use badge_train::optimizer::AdamWConfig;
+use badge_train::precision::Precision;
+use badge_train::step::PassSettings;
 use badge_train::trainer::{Start, TrainConfig};
 use clap::Args;
 use serde::{Deserialize, Serialize};
@@ -150,6 +152,12 @@ pub(crate) struct TrainArgs {
     /// Longest input in tokens [default: 128]
     #[arg(long, value_name = "TOKENS")]
     max_length: Option<usize>,
+    /// What the products of the blocks multiply: f32, or bf16 with f32 sums and weights [default: f32]
+    #[arg(long, value_name = "NAME", value_parser = parse::<Precision>)]
+    precision: Option<Precision>,
+    /// Compute the inside of every block again in the backward pass: more time, less memory
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    recompute: Option<bool>,
     /// Minutes of work between checkpoints inside an epoch [default: 5]
     #[arg(long, value_name = "MINUTES")]
     checkpoint_minutes: Option<f64>,
@@ -261,7 +269,7 @@ fn train(args: &TrainArgs, session: Session) -> Result<Ran> {
         (out, serde_json::to_value(&outcome)?),
         configuration,
         (&data, started),
-        (config.seed, session.threads),
+        (&config, session.threads),
     )?;
     discard(out)?;
     let summary = summary(&outcome, &data, args);
@@ -302,8 +310,10 @@ fn already_finished(
     let record = Record::read(&record)?;
     let theirs = &record.configuration;
     let mut training = serde_json::to_value(config)?;
-    // How often checkpoints are written decides nothing.
-    training["checkpoint_seconds"] = theirs["training"]["checkpoint_seconds"].clone();
+    // These decide nothing.
+    for key in ["checkpoint_seconds", "recompute"] {
+        training[key] = theirs["training"][key].clone();
+    }
     let ours = serde_json::json!({
         "backbone": args.backbone.as_deref().map(sources::label),
         "task": args.task,
@@ -366,10 +376,10 @@ fn write_record(
     (out, results): (&Path, Value),
     configuration: Value,
     (data, started): (&TaskData, u64),
-    (seed, threads): (u64, usize),
+    (training, threads): (&TrainConfig, usize),
 ) -> Result<Value> {
-    let machine = Machine::detect(threads, "f32");
-    let mut record = Record::new("train", seed, machine).started(started);
+    let machine = Machine::detect(threads, training.passes.precision.name());
+    let mut record = Record::new("train", training.seed, machine).started(started);
     record.configuration = configuration;
     for split in [&data.train, &data.dev] {
         record
@@ -451,6 +461,10 @@ impl TrainArgs {
             curriculum: None,
             max_length: self.max_length.unwrap_or(128),
             seed: self.seed.unwrap_or(crate::args::DEFAULT_SEED),
+            passes: PassSettings {
+                precision: self.precision.unwrap_or_default(),
+                recompute: self.recompute.unwrap_or(false),
+            },
             checkpoint_seconds: 60.0 * self.checkpoint_minutes.unwrap_or(5.0),
         })
     }

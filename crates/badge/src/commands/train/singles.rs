@@ -69,7 +69,7 @@ pub(super) fn train_all(args: &TrainArgs, session: Session) -> Result<Ran> {
         (out, serde_json::to_value(&outcome)?),
         args.resolved(&config, None),
         (&data, started),
-        (config.seed, session.threads),
+        (&config, session.threads),
     )?;
     Ok(Ran { results, summary })
 }
