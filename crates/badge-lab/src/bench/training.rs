@@ -11,7 +11,8 @@ use badge_train::loss::Targets;
 use badge_train::method::{Joint, Moment};
 use badge_train::model::{Mode, ModelInput, MultiExitModel};
 use badge_train::optimizer::{AdamW, AdamWConfig};
-use badge_train::step::forward_backward;
+use badge_train::precision::Precision;
+use badge_train::step::{Backpropagation, PassSettings};
 use serde::Serialize;
 
 use super::machine::Rates;
@@ -41,6 +42,8 @@ pub struct Training {
 pub struct TrainingRow {
     /// The numbers that are multiplied.
     precision: String,
+    /// Whether layers are computed again in the backward pass.
+    recompute: bool,
     /// Threads that compute.
     threads: usize,
     /// Rows of a batch, except of the last one.
@@ -136,6 +139,7 @@ impl TrainingRows {
 #[derive(Debug)]
 struct Trainee<'a> {
     model: &'a MultiExitModel,
+    backpropagation: Backpropagation<'a>,
     optimizer: AdamW,
     seed: u64,
     pass: u64,
@@ -155,7 +159,8 @@ impl Trainee<'_> {
         };
         self.pass += 1;
         let when = (&Moment::first(1, 0), mode);
-        let (_, gradients) = forward_backward(model, &Joint::default(), (&input, &targets), when)?;
+        let batch = (&input, &targets);
+        let (_, gradients) = self.backpropagation.run(&Joint::default(), batch, when)?;
         self.optimizer.step(model.parameters(), &gradients, RATE)?;
         Ok(start.elapsed().as_secs_f64())
     }
@@ -170,7 +175,7 @@ impl Trainee<'_> {
 ///
 /// When a row does not fit the model, or training fails.
 pub fn training(
-    model: &MultiExitModel,
+    (model, passes): (&MultiExitModel, PassSettings),
     rows: &TrainingRows,
     (threads, peaks, before): (usize, &Rates, Resident),
     (repeats, seed): (Repeats, u64),
@@ -178,6 +183,7 @@ pub fn training(
     rows.split.check(&model.config().backbone, "inputs")?;
     let mut trainee = Trainee {
         model,
+        backpropagation: Backpropagation::new(model, passes)?,
         optimizer: AdamW::new(AdamWConfig::default()),
         seed,
         pass: 0,
@@ -195,8 +201,13 @@ pub fn training(
     }
     let (steps, rounds) = (Times::from_seconds(steps), Times::from_seconds(rounds));
     let gflops = 1e-9 * rows.flops(model.config()) as f64 / rounds.median();
+    let peak = match passes.precision {
+        Precision::F32 => peaks.f32_gflops,
+        Precision::Bf16 => peaks.bf16_gflops,
+    };
     let row = TrainingRow {
-        precision: "f32".to_owned(),
+        precision: passes.precision.to_string(),
+        recompute: passes.recompute,
         threads,
         batch: rows.batch,
         exits: model.config().exits().exits.count(),
@@ -207,7 +218,7 @@ pub fn training(
         round_seconds: rounds.median(),
         tokens_per_second: rows.tokens() as f64 / rounds.median(),
         gflops,
-        share_of_peak: peaks.f32_gflops.map(|peak| gflops / peak),
+        share_of_peak: peak.map(|peak| gflops / peak),
         resident_before: before.now,
         resident_peak: Resident::of_this_process().peak,
     };

@@ -13,6 +13,8 @@ use badge_lab::bench::{check_lengths, random_inputs};
 use badge_tasks::{file, hash};
 use badge_train::Device;
 use badge_train::model::MultiExitModel;
+use badge_train::precision::Precision as TrainPrecision;
+use badge_train::step::PassSettings;
 use badge_train::weights::{SAFETENSORS_FILE, read_checkpoint, read_config};
 use clap::Args;
 use clap::builder::PossibleValuesParser;
@@ -47,6 +49,12 @@ pub(crate) struct TrainArgs {
     /// JSON list of lengths in tokens: a round is an epoch over so many rows
     #[arg(long, value_name = "FILE", conflicts_with = "length")]
     lengths_file: Option<PathBuf>,
+    /// What the products of the blocks multiply: f32, or bf16 with f32 sums and weights
+    #[arg(long, value_name = "NAME", default_value_t)]
+    precision: TrainPrecision,
+    /// Compute the inside of every block again in the backward pass: more time, less memory
+    #[arg(long)]
+    recompute: bool,
     /// Timed rounds, after three steps that are not
     #[arg(long, value_name = "N", default_value_t = 8)]
     runs: usize,
@@ -73,9 +81,17 @@ pub(super) fn run(args: &TrainArgs, bench: &Bench) -> Result<()> {
     let (lengths, lengths_sha256) = args.lengths(model.config())?;
     let inputs = random_inputs(model.config(), &lengths, session.seed);
     let rows = TrainingRows::new(inputs, model.config(), (args.batch, session.seed))?;
-    let peaks = bench.peaks_of(&[Precision::F32]);
+    let precision = match args.precision {
+        TrainPrecision::F32 => Precision::F32,
+        TrainPrecision::Bf16 => Precision::Bf16,
+    };
+    let peaks = bench.peaks_of(&[precision]);
     let on = (session.threads, &peaks.all_threads, before);
-    let measured = training(&model, &rows, on, (repeats, session.seed))?;
+    let passes = PassSettings {
+        precision: args.precision,
+        recompute: args.recompute,
+    };
+    let measured = training((&model, passes), &rows, on, (repeats, session.seed))?;
     let report = bench.report("bench train", Some(peaks), measured);
     let text = report.measured.to_text();
     let named = [(SAFETENSORS_FILE, sha256), ("lengths", lengths_sha256)];
@@ -84,7 +100,7 @@ pub(super) fn run(args: &TrainArgs, bench: &Bench) -> Result<()> {
         .filter_map(|(name, sha256)| Some((name.to_owned(), sha256?)));
     let provenance = Provenance {
         configuration: args.configuration(),
-        precisions: vec![Precision::F32.name()],
+        precisions: vec![precision.name()],
         data: known.collect(),
         out: &args.out,
     };
@@ -143,6 +159,7 @@ impl TrainArgs {
             "model": self.model.as_deref().map(sources::label), "shape": shape,
             "dropout": self.dropout, "batch": self.batch,
             "length": self.lengths_file.is_none().then_some(self.length), "runs": self.runs,
+            "precision": self.precision, "recompute": self.recompute,
         })
     }
 }
