@@ -2,11 +2,20 @@
 
 use std::sync::Arc;
 
-use badge_core::distribution::Prediction;
+use badge_core::distribution::{ContinueProbability, Prediction};
 use badge_core::exit::Depth;
 use badge_core::policy::{ExitReason, Policy, PolicyState};
 
 use crate::error::Result;
+
+/// What an exit says about one sequence.
+#[derive(Debug, Clone, Copy)]
+pub struct ExitOutput<'a> {
+    /// One logit per output.
+    pub logits: &'a [f32],
+    /// What the learning-to-exit head says, where the model has one.
+    pub continue_probability: Option<ContinueProbability>,
+}
 
 /// A sequence that has left the network.
 #[derive(Debug)]

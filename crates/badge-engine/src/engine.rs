@@ -7,12 +7,12 @@ use std::sync::Arc;
 use badge_core::checkpoint::{Checkpoint, layout};
 use badge_core::config::{CONFIG_FILE, HeadConfig, ModelConfig, ProblemType};
 use badge_core::distribution::PredictionKind;
-use badge_core::exit::{Depth, ExitPlan};
-use badge_core::policy::{Policy, PolicySpec};
+use badge_core::exit::Depth;
+use badge_core::policy::{ModelExits, Policy, PolicySpec};
 use badge_kernels::isa::Isa;
 use badge_kernels::threads::Pool;
 
-use crate::answer::{Answer, Finished};
+use crate::answer::{Answer, ExitOutput, Finished};
 use crate::cost_model::CostModel;
 use crate::error::{Error, Result};
 use crate::machine::Machine;
@@ -50,7 +50,7 @@ const WEIGHTS_FILE: &str = "model.safetensors";
 #[derive(Debug)]
 pub struct Engine {
     config: ModelConfig,
-    plan: ExitPlan,
+    exits: ModelExits,
     options: EngineOptions,
     model: PackedModel,
     machine: Machine,
@@ -119,7 +119,7 @@ impl Engine {
         let blocks = config.backbone.blocks;
         let profile = Profile::new(options.profiling, blocks);
         Ok(Self {
-            plan: config.exits().exits,
+            exits: model_exits(&config),
             machine: Machine::new(Pool::new(isa, options.threads), profile),
             space: Workspace::new(&config, &model, &options, precisions),
             costs: CostModel::new(blocks),
@@ -152,7 +152,7 @@ impl Engine {
     /// # Errors
     /// When the policy asks for an exit that the model does not have.
     pub fn policy(&self, spec: &PolicySpec) -> Result<Policy> {
-        Ok(spec.build(&self.plan, kind(&self.config.head))?)
+        Ok(spec.build_for(&self.exits)?)
     }
 
     /// Memory of the packed weights, in bytes.
@@ -188,10 +188,12 @@ impl Engine {
         tokens: TokenIds<'_>,
         policy: &Arc<Policy>,
     ) -> Result<Admission> {
-        let kind = kind(&self.config.head);
-        // A policy may rely on a learning-to-exit head only where there is one.
-        let relies_on_head = policy.exits().learns_to_exit();
-        if *policy.plan() != self.plan || policy.kind() != kind || relies_on_head {
+        let (theirs, ours) = (policy.exits(), &self.exits);
+        let fits = theirs.plan() == ours.plan()
+            && theirs.kind() == ours.kind()
+            // A policy may rely on a learning-to-exit head only where there is one.
+            && (ours.learns_to_exit() || !theirs.learns_to_exit());
+        if !fits {
             let policy = policy.spec().to_string();
             return Err(Error::Policy { policy });
         }
@@ -314,7 +316,7 @@ impl Engine {
     }
 
     /// Computes every exit of the model on every input, whatever a policy would say. `on_exit` is
-    /// told the input's index, the exit and its logits, in no order but that of depth.
+    /// told the input's index, the exit and what it says, in no order but that of depth.
     ///
     /// # Errors
     /// As [`classify`](Self::classify).
@@ -324,13 +326,14 @@ impl Engine {
     pub fn all_exits(
         &mut self,
         inputs: &[TokenIds<'_>],
-        mut on_exit: impl FnMut(usize, Depth, &[f32]),
+        mut on_exit: impl FnMut(usize, Depth, ExitOutput<'_>),
     ) -> Result<()> {
         let policy = Arc::new(self.policy(&PolicySpec::Full)?);
         let admit = |engine: &mut Self, index: usize| {
             engine.admit_with(index as u64, inputs[index], &policy, Watch::EveryExit)
         };
-        let mut on_exit = |request, depth, logits: &[f32]| on_exit(request as usize, depth, logits);
+        let mut on_exit =
+            |request, depth, output: ExitOutput<'_>| on_exit(request as usize, depth, output);
         let take = |finished: Finished| finished.answer.map(|_| ());
         let done = self.run_all(inputs.len(), admit, &mut on_exit, take);
         self.clear();
@@ -386,6 +389,17 @@ fn check(options: &EngineOptions) -> Result<()> {
     match counts.iter().find(|(_, count)| *count == 0) {
         Some((option, _)) => Err(Error::Option { option }),
         None => Ok(()),
+    }
+}
+
+/// The exits of a model, as far as policies are concerned.
+fn model_exits(config: &ModelConfig) -> ModelExits {
+    let exits = config.exits();
+    let plain = ModelExits::new(exits.exits, kind(&config.head));
+    if exits.lte {
+        plain.with_learning_to_exit()
+    } else {
+        plain
     }
 }
 

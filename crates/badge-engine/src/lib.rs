@@ -33,7 +33,7 @@ mod workspace;
 pub use badge_kernels as kernels;
 pub use badge_kernels::gemm::Precision;
 
-pub use answer::{Answer, Finished};
+pub use answer::{Answer, ExitOutput, Finished};
 pub use engine::{Admission, Engine, StepReport};
 pub use error::{Error, Result};
 pub use options::{ClsFirst, EngineOptions, Profiling};

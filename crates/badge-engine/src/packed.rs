@@ -29,6 +29,8 @@ pub(crate) struct PackedModel {
     pub(crate) pooler: Option<Linear>,
     /// One entry a depth, from 0; `None` where the plan has no exit.
     pub(crate) exits: Vec<Option<Exit>>,
+    /// The learning-to-exit head that all exits share.
+    pub(crate) learning_to_exit: Option<NarrowLinear>,
 }
 
 /// `y = g(x Wᵀ + b) + r`, with `W: [outputs, inputs]`.
@@ -118,12 +120,17 @@ impl PackedModel {
                 None
             });
         }
+        let learning_to_exit = exits.lte.then(|| {
+            let shape = [1, backbone.hidden];
+            packer.narrow_linear(&names::learning_to_exit(), shape, true)
+        });
         Ok(Self {
             embeddings,
             blocks,
             block_of,
             pooler,
             exits: packed,
+            learning_to_exit: learning_to_exit.transpose()?,
         })
     }
 
@@ -133,6 +140,10 @@ impl PackedModel {
             + self.blocks.iter().map(Block::bytes).sum::<usize>()
             + self.pooler.as_ref().map_or(0, Linear::bytes)
             + self.exits.iter().flatten().map(Exit::bytes).sum::<usize>()
+            + self
+                .learning_to_exit
+                .as_ref()
+                .map_or(0, NarrowLinear::bytes)
     }
 
     /// Whether all depths run the same weights, so that one pass serves sequences of any depth.

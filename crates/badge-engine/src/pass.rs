@@ -2,11 +2,13 @@
 
 use std::time::Instant;
 
+use badge_core::distribution::ContinueProbability;
 use badge_core::exit::Depth;
 use badge_core::policy::Outlook;
 use badge_kernels::attention::Segment;
 use badge_kernels::layer_norm::layer_norm;
 
+use crate::answer::ExitOutput;
 use crate::cost_model::CostModel;
 use crate::machine::Machine;
 use crate::model::block::Block;
@@ -18,8 +20,8 @@ use crate::schedule::{Share, Way, way};
 use crate::sequence::Sequence;
 use crate::workspace::Workspace;
 
-/// Who is told of the logits of every exit that is computed: request, exit, logits.
-pub(crate) type OnExit<'a> = &'a mut dyn FnMut(u64, Depth, &[f32]);
+/// Who is told of what every exit says that is computed: request, exit, output.
+pub(crate) type OnExit<'a> = &'a mut dyn FnMut(u64, Depth, ExitOutput<'_>);
 
 /// One block over neighbouring sequences that all run the same weights, at whatever depth each is.
 pub(crate) struct Pass<'a> {
@@ -178,9 +180,19 @@ impl Pass<'_> {
         self.machine.run(Operation::Policy, |_| {
             for (row, entry) in exits.entries.iter().enumerate() {
                 let sequence = &mut self.sequences[entry.sequence];
-                let logits = exits.logits.row(row);
-                on_exit(sequence.request(), entry.depth, logits);
-                sequence.hear(logits);
+                let head = exits.continue_logits.row(row).first();
+                let head = head.map(|logit| ContinueProbability::from_logit(*logit));
+                match head.transpose() {
+                    Err(error) => sequence.fail(error),
+                    Ok(continue_probability) => {
+                        let output = ExitOutput {
+                            logits: exits.logits.row(row),
+                            continue_probability,
+                        };
+                        on_exit(sequence.request(), entry.depth, output);
+                        sequence.hear(output);
+                    }
+                }
                 if sequence.outlook() == Outlook::Possible {
                     self.costs.decided(entry.depth, sequence.has_left());
                 }

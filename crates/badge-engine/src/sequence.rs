@@ -6,10 +6,10 @@ use std::sync::Arc;
 use badge_core::config::BackboneConfig;
 use badge_core::distribution::Prediction;
 use badge_core::exit::Depth;
-use badge_core::policy::{Decision, Outlook, Policy, PolicyState};
+use badge_core::policy::{Decision, Observation, Outlook, Policy, PolicyState};
 use badge_kernels::embedding::Token;
 
-use crate::answer::{Answer, Finished};
+use crate::answer::{Answer, ExitOutput, Finished};
 use crate::error::{Error, Result};
 
 /// One input as the tokeniser gives it.
@@ -144,23 +144,30 @@ impl Sequence {
     }
 
     /// Takes note of what the exit of the next block says.
-    pub(crate) fn hear(&mut self, logits: &[f32]) {
+    pub(crate) fn hear(&mut self, output: ExitOutput<'_>) {
         let depth = self.next_depth();
-        self.logits.copy_from_slice(logits);
-        if let Err(error) = self.prediction.set_from_logits(logits) {
-            self.end = Some(End::Failed(error));
+        self.logits.copy_from_slice(output.logits);
+        if let Err(error) = self.prediction.set_from_logits(output.logits) {
+            self.fail(error);
             return;
         }
+        let observation = Observation {
+            prediction: &self.prediction,
+            continue_probability: output.continue_probability,
+        };
         let decision = match self.watch {
-            Watch::Policy => self
-                .policy
-                .observe(&mut self.state, depth, &self.prediction),
+            Watch::Policy => self.policy.observe(&mut self.state, depth, observation),
             Watch::EveryExit if depth == self.policy.plan().deepest() => Decision::Exit,
             Watch::EveryExit => Decision::Continue,
         };
         if decision == Decision::Exit {
             self.end = Some(End::Answered(depth));
         }
+    }
+
+    /// Ends without an answer.
+    pub(crate) fn fail(&mut self, error: badge_core::Error) {
+        self.end = Some(End::Failed(error));
     }
 
     /// Whether the exit heard last was its end.

@@ -17,8 +17,6 @@ pub fn check_support(config: &ModelConfig) -> Result<()> {
         "exits with attention"
     } else if exits.global_past_future {
         "exits that read earlier and imitate deeper states (global past-future)"
-    } else if exits.lte {
-        "learning-to-exit heads"
     } else if placement == Some(BypassPlacement::Mhsa) {
         "bypasses around the attention"
     } else if placement == Some(BypassPlacement::Ffn) {
@@ -57,7 +55,6 @@ mod tests {
                 "around the feed-forward",
             ),
             (r#""global_past_future": true"#, "global past-future"),
-            (r#""lte": true"#, "learning-to-exit"),
             (attention, "exits with attention"),
         ] {
             let error = answer(heads).unwrap_err().to_string();

@@ -84,6 +84,8 @@ pub(crate) struct ExitSpace {
     pub(crate) pooled: Matrix<f32>,
     /// `[B, C]`
     pub(crate) logits: Matrix<f32>,
+    /// The learning-to-exit head's logits, `[B, 1]`; without columns where there is none.
+    pub(crate) continue_logits: Matrix<f32>,
 }
 
 /// A sequence whose next exit is computed.
@@ -197,6 +199,7 @@ impl ExitSpace {
             },
             pooled: rows(d),
             logits: rows(config.head.outputs()),
+            continue_logits: rows(usize::from(config.exits().lte)),
         }
     }
 
@@ -232,6 +235,7 @@ impl ExitSpace {
             &self.features.wide,
             &self.pooled,
             &self.logits,
+            &self.continue_logits,
         ];
         rounded + wide.into_iter().map(Matrix::bytes).sum::<usize>()
     }

@@ -8,12 +8,12 @@ use std::time::Duration;
 use badge_core::policy::Policy;
 use badge_engine::kernels::allocation::CountingAllocator;
 use badge_engine::{Admission, ClsFirst, Engine, EngineOptions, Precision};
-use tiny::{MODELS, Model, Row};
+use tiny::{MODELS, Model, Row, fitting};
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator::new();
 
-const POLICIES: [&str; 11] = [
+const POLICIES: [&str; 12] = [
     "full",
     "fixed:3",
     "dge:tau=1,t=1",
@@ -25,6 +25,7 @@ const POLICIES: [&str; 11] = [
     "pcee:tau=0.95,t=2",
     "flexible-patience:tau=0.05,t=2",
     "vote:tau=1.6",
+    "lte:0.4",
 ];
 
 /// Runs twelve sequences that join two by two; returns the allocations during steps.
@@ -75,7 +76,10 @@ fn steps_allocate_nothing_after_the_first_sequences() {
                     cls_first,
                     ..EngineOptions::new(precision)
                 });
-                let policy = |text: &&str| Arc::new(engine.policy(&text.parse().unwrap()).unwrap());
+                let policy = |text: &&str| {
+                    let spec = fitting(text, &engine).parse().unwrap();
+                    Arc::new(engine.policy(&spec).unwrap())
+                };
                 let policies: Vec<_> = POLICIES.iter().map(policy).collect();
                 allocations_of_steps(&mut engine, &policies, &rows);
                 settle();

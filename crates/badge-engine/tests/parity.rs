@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use badge_core::exit::Depth;
 use badge_engine::kernels::isa::Isa;
-use badge_engine::{Engine, EngineOptions, Precision, TokenIds};
+use badge_engine::{Engine, EngineOptions, ExitOutput, Precision, TokenIds};
 use safetensors::SafeTensors;
 use safetensors::tensor::Dtype;
 
@@ -121,11 +121,11 @@ fn all_exits(engine: &mut Engine, rows: &[Row]) -> BTreeMap<usize, Vec<f32>> {
     let inputs: Vec<_> = rows.iter().map(Row::tokens).collect();
     let outputs = engine.config().head.outputs();
     let mut logits = BTreeMap::new();
-    let on_exit = |index: usize, depth: Depth, found: &[f32]| {
+    let on_exit = |index: usize, depth: Depth, found: ExitOutput<'_>| {
         let all = logits
             .entry(depth.0)
             .or_insert_with(|| vec![f32::NAN; rows.len() * outputs]);
-        all[index * outputs..][..outputs].copy_from_slice(found);
+        all[index * outputs..][..outputs].copy_from_slice(found.logits);
     };
     engine.all_exits(&inputs, on_exit).unwrap();
     logits

@@ -10,7 +10,7 @@ use badge_core::distribution::{Prediction, PredictionKind};
 use badge_core::policy::{Policy, PolicySpec};
 use badge_engine::EngineOptions;
 use badge_engine::kernels::isa::Isa;
-use badge_lab::evaluation::prediction_kind;
+use badge_lab::evaluation::model_exits;
 use badge_lab::fine_tune::PackedEvaluator;
 use badge_lab::inference::{Inference, PackedInference, Reference};
 use badge_tasks::Encoding;
@@ -24,15 +24,17 @@ use rand_chacha::ChaCha8Rng;
 /// Largest absolute difference of a logit that is allowed.
 const ENGINE_EXIT: f32 = 5e-6;
 
-const CASES: [&str; 5] = [
+const CASES: [&str; 6] = [
     "albert",
     "albert_groups",
     "bert_gelu",
     "bert_relu",
     "elasticbert",
+    // With a learning-to-exit head.
+    "../methods/albert_lte",
 ];
 
-/// The five tiny models hold every part that a model can have.
+/// The tiny models hold every part that a model can have.
 fn fixture(case: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../../fixtures/parity")
@@ -88,8 +90,8 @@ fn policies(config: &ModelConfig) -> Vec<Arc<Policy>> {
         "pcee:tau=0.9,t=2",
         "vote:tau=1.4",
     ];
-    let kind = prediction_kind(&config.head);
-    let fitting = match kind {
+    let exits = model_exits(config);
+    let fitting = match exits.kind() {
         PredictionKind::SingleLabel { .. } => &by_kind[..],
         PredictionKind::MultiLabel { .. } => &by_kind[..3],
         PredictionKind::Regression => &[],
@@ -97,9 +99,17 @@ fn policies(config: &ModelConfig) -> Vec<Arc<Policy>> {
     let specs = specs
         .into_iter()
         .chain(fitting.iter().map(ToString::to_string));
+    let with_head = ["lte:0.45", "lte:0.5", "lte:0.55"].map(str::to_owned);
+    let specs = specs.chain(
+        exits
+            .learns_to_exit()
+            .then_some(with_head)
+            .into_iter()
+            .flatten(),
+    );
     let build = |spec: String| {
         let spec: PolicySpec = spec.parse().unwrap();
-        Arc::new(spec.build(&plan, kind).unwrap())
+        Arc::new(spec.build_for(&exits).unwrap())
     };
     specs.map(build).collect()
 }
@@ -138,6 +148,18 @@ fn every_exit_agrees_with_the_trainers() {
             let found = engine.all_exits(&rows, &mut |rows| done += rows).unwrap();
             assert_eq!(done, rows.len(), "{case} on {isa}: rows told of");
             assert_eq!(found.values.len(), expected.values.len());
+            let (ours, theirs) = (
+                &found.continue_probabilities,
+                &expected.continue_probabilities,
+            );
+            assert_eq!(ours.len(), theirs.len(), "{case} on {isa}");
+            for (found, expected) in ours.iter().zip(theirs) {
+                let difference = (found - expected).abs();
+                assert!(
+                    difference <= ENGINE_EXIT,
+                    "{case} on {isa}: a probability to continue is off by {difference:e}"
+                );
+            }
             for row in 0..rows.len() {
                 for exit in 0..expected.exits {
                     let pairs = found.logits(row, exit).iter();

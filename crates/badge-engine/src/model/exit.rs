@@ -30,7 +30,8 @@ pub(crate) struct Exit {
 ///
 /// # Shapes
 /// The \[CLS\] rows of the block's input and of its feed-forward sum, `space.inputs` and
-/// `space.sums: [B, D]`, to `space.logits: [B, C]`.
+/// `space.sums: [B, D]`, to `space.logits: [B, C]` and, where the model has a learning-to-exit
+/// head, `space.continue_logits: [B, 1]`.
 pub(crate) fn forward_exits(
     machine: &mut Machine,
     model: &PackedModel,
@@ -53,11 +54,15 @@ pub(crate) fn forward_exits(
         let is_pooled = has_shared_pooler || exit.pooler.is_some();
         let Features { wide, .. } = &space.features;
         let input = if is_pooled { &space.pooled } else { wide };
+        let input = input.rows_in(rows.clone());
         machine.run(Operation::Classifier, |pool| {
             let logits = space.logits.rows_in_mut(rows.clone());
-            let input = input.rows_in(rows);
             exit.classifier
                 .forward(pool, input, Activation::Identity, logits); // [B, C]
+            if let Some(head) = &model.learning_to_exit {
+                let logits = space.continue_logits.rows_in_mut(rows);
+                head.forward(pool, input, Activation::Identity, logits); // [B, 1]
+            }
         });
     });
 }

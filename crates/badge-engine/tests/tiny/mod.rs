@@ -53,7 +53,7 @@ impl Row {
 }
 
 /// A backbone of V = 99, L = 5 blocks, 24 positions, with D, H, F and exits as given.
-pub(crate) const MODELS: [&str; 5] = [
+pub(crate) const MODELS: [&str; 6] = [
     r#"{"model_type": "albert", "embedding_size": 11, "hidden_size": 24, "num_attention_heads": 4,
         "intermediate_size": 37, "hidden_act": "gelu_new", EXITS [1, 2, 3, 4, 5],
         "pooler": "shared", "bypass": {"rank": 5, "activation": "gelu"}}}"#,
@@ -68,7 +68,18 @@ pub(crate) const MODELS: [&str; 5] = [
     // Heads of five columns, which do not pair up in bf16.
     r#"{"model_type": "albert", "embedding_size": 15, "hidden_size": 15, "num_attention_heads": 3,
         "intermediate_size": 29, EXITS [1, 2, 3, 4, 5], "pooler": "own"}}"#,
+    r#"{"model_type": "albert", "embedding_size": 11, "hidden_size": 24, "num_attention_heads": 4,
+        "intermediate_size": 37, EXITS [1, 2, 3, 4, 5], "pooler": "shared", "lte": true,
+        "bypass": {"rank": 5}}}"#,
 ];
+
+/// The text of a policy, or of another one where it goes by a head that the model does not have.
+pub(crate) fn fitting<'a>(policy: &'a str, engine: &Engine) -> &'a str {
+    if policy.starts_with("lte:") && !engine.config().exits().lte {
+        return "dge:tau=1.5,t=1";
+    }
+    policy
+}
 
 /// One of [`MODELS`] with weights that follow from a seed.
 #[derive(Debug, Clone)]

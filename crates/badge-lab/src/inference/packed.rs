@@ -87,10 +87,17 @@ impl Inference for PackedInference {
         let (exits, outputs) = (plan.count(), config.head.outputs());
         let mut values = vec![0.0; rows.len() * exits * outputs];
         let inputs: Vec<_> = rows.encodings().iter().map(token_ids).collect();
-        self.engine.all_exits(&inputs, |row, depth, logits| {
+        let mut continue_probabilities = Vec::new();
+        if config.exits().lte {
+            continue_probabilities.resize(rows.len() * exits, 0.0);
+        }
+        self.engine.all_exits(&inputs, |row, depth, output| {
             let exit = plan.depths().binary_search(&depth);
             let exit = exit.expect("the engine gives logits of the model's exits");
-            values[(row * exits + exit) * outputs..][..outputs].copy_from_slice(logits);
+            values[(row * exits + exit) * outputs..][..outputs].copy_from_slice(output.logits);
+            if let Some(u) = output.continue_probability {
+                continue_probabilities[row * exits + exit] = u.value();
+            }
             if depth == plan.deepest() {
                 on_row(1);
             }
@@ -99,8 +106,7 @@ impl Inference for PackedInference {
             exits,
             outputs,
             values,
-            // The engine refuses models with that head.
-            continue_probabilities: Vec::new(),
+            continue_probabilities,
         })
     }
 

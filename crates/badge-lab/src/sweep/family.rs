@@ -23,6 +23,8 @@ pub enum Family {
     Maxprob,
     /// An answer that stays the same.
     Patience,
+    /// A learning-to-exit head.
+    Lte,
     /// Sure exits one after the other.
     Pcee,
     /// Distributions that stay close.
@@ -33,11 +35,12 @@ pub enum Family {
 
 impl Family {
     /// Those with a parameter to vary, the paper's first.
-    pub const CURVES: [Self; 8] = [
+    pub const CURVES: [Self; 9] = [
         Self::Dge,
         Self::Entropy,
         Self::Maxprob,
         Self::Patience,
+        Self::Lte,
         Self::Pcee,
         Self::FlexiblePatience,
         Self::Vote,
@@ -53,6 +56,7 @@ impl Family {
             Self::Entropy => "entropy",
             Self::Maxprob => "maxprob",
             Self::Patience => "patience",
+            Self::Lte => "lte",
             Self::Pcee => "pcee",
             Self::FlexiblePatience => "flexible-patience",
             Self::Vote => "vote",
@@ -68,6 +72,7 @@ impl Family {
             Self::Entropy => "entropy",
             Self::Maxprob => "maximum probability",
             Self::Patience => "patience",
+            Self::Lte => "learning to exit",
             Self::Pcee => "PCEE",
             Self::FlexiblePatience => "flexible patience",
             Self::Vote => "vote",
@@ -86,6 +91,7 @@ impl Family {
             Self::Entropy => "entropy:0.2".to_owned(),
             Self::Maxprob => "maxprob:0.9".to_owned(),
             Self::Patience => "patience:3,tolerance=0.1".to_owned(),
+            Self::Lte => "lte:0.1".to_owned(),
             Self::Pcee => "pcee:tau=0.2,t=2".to_owned(),
             Self::FlexiblePatience => "flexible-patience:tau=0.1,t=2".to_owned(),
             Self::Vote => "vote:tau=1.5".to_owned(),

@@ -1,12 +1,12 @@
 //! The parameters that each policy's curve is drawn with.
 
 use anyhow::Result;
-use badge_core::distribution::{Prediction, PredictionKind};
+use badge_core::distribution::{ContinueProbability, Prediction, PredictionKind};
 use badge_core::divergence::Divergence;
 use badge_core::exit::ExitPlan;
 use badge_core::policy::{
-    DivergenceBased, Entropy, FixedDepth, FlexiblePatience, MaxProbability, ModelExits, Patience,
-    PatientConfident, PolicySpec, Vote,
+    DivergenceBased, Entropy, FixedDepth, FlexiblePatience, LearningToExit, MaxProbability,
+    ModelExits, Patience, PatientConfident, PolicySpec, Vote,
 };
 
 use super::Family;
@@ -53,6 +53,12 @@ impl Grid<'_> {
             }
             Family::Maxprob => self.maxprob(),
             Family::Patience => self.patience(),
+            Family::Lte => {
+                // No probability to continue is below a threshold above 1.
+                let taus = self.alone(self.doubts()).into_iter();
+                let specs = taus.map(|tau| Ok(LearningToExit::new(tau.min(1.0))?.into()));
+                specs.collect()
+            }
             Family::Pcee => {
                 let sure = |row: &[Prediction], exit: usize| known(row[exit].normalised_entropy());
                 let groups = self.streaks(0, &self.scores(0, sure));
@@ -83,6 +89,18 @@ impl Grid<'_> {
         self.scores(1, |row, exit| {
             divergence.between_predictions(&row[exit - 1], &row[exit])
         })
+    }
+
+    /// The learning-to-exit head's probabilities to continue at all exits but the last.
+    fn doubts(&self) -> Scores {
+        let exits = self.plan().count() - 1;
+        let doubt = |u: &Option<ContinueProbability>| {
+            let u = u.expect("the family fits the model");
+            f64::from(u.value())
+        };
+        let rows = self.outputs.continuations.iter();
+        rows.map(|row| row[..exits].iter().map(doubt).collect())
+            .collect()
     }
 
     /// Thresholds on scores of all exits but the last.
@@ -211,8 +229,10 @@ fn collect(
 mod tests {
     use badge_core::cost::ExitHistogram;
     use badge_core::exit::ExitPlan;
+    use badge_tasks::Target;
 
     use super::*;
+    use crate::evaluation::Replay;
 
     const BINARY: PredictionKind = PredictionKind::SingleLabel { classes: 2 };
 
@@ -230,12 +250,15 @@ mod tests {
                 .map(|logits| Prediction::from_logits(kind, &logits).unwrap())
                 .collect()
         };
+        let doubts = |row: usize| -> Vec<_> {
+            let doubt = |exit| ContinueProbability::from_logit(1.0 - 0.2 * logit(row, exit, 1));
+            (0..exits).map(|exit| Some(doubt(exit).unwrap())).collect()
+        };
         let predictions: Vec<_> = (0..200).map(row).collect();
-        let answers = vec![Vec::new(); predictions.len()];
         ExitOutputs {
+            continuations: (0..200).map(doubts).collect(),
+            answers: vec![vec![Target::Class(0); exits]; predictions.len()],
             predictions,
-            continuations: vec![vec![None; exits]; answers.len()],
-            answers,
         }
     }
 
@@ -246,9 +269,7 @@ mod tests {
 
     fn blocks_saved(outputs: &ExitOutputs, exits: &ModelExits, spec: &PolicySpec) -> f64 {
         let policy = spec.build_for(exits).unwrap();
-        let mut state = policy.start();
-        let rows = outputs.predictions.iter();
-        let depths = rows.map(|row| policy.replay(&mut state, row).depth);
+        let Replay { depths, .. } = outputs.replay(&policy);
         let histogram = ExitHistogram::of(exits.plan(), depths);
         exits.plan().deepest().0 as f64 - histogram.mean_depth().unwrap()
     }
@@ -256,12 +277,13 @@ mod tests {
     #[test]
     fn points_are_evenly_spaced_in_blocks_saved() {
         let plan = ExitPlan::new(vec![1, 2, 4, 7, 8, 12], 12).unwrap();
-        let exits = ModelExits::new(plan, BINARY);
+        let exits = ModelExits::new(plan, BINARY).with_learning_to_exit();
         let outputs = outputs(BINARY, exits.plan().count());
         // (Curve, first exit at which a patience of 1 may leave, thresholds of each group.)
         for (family, first, steps) in [
             (Family::Entropy, 0, THRESHOLDS_ALONE),
             (Family::Maxprob, 0, THRESHOLDS_ALONE),
+            (Family::Lte, 0, THRESHOLDS_ALONE),
             (Family::Dge, 1, THRESHOLDS_EACH),
             (Family::Pcee, 0, THRESHOLDS_EACH),
             (Family::FlexiblePatience, 1, THRESHOLDS_EACH),
@@ -285,11 +307,12 @@ mod tests {
 
     #[test]
     fn every_curve_reaches_over_the_range_of_speed_as_far_as_its_policy_allows() {
-        let exits = ModelExits::new(ExitPlan::every_block(12), BINARY);
+        let exits = ModelExits::new(ExitPlan::every_block(12), BINARY).with_learning_to_exit();
         let outputs = outputs(BINARY, 12);
         for (family, least) in [
             (Family::Entropy, 20),
             (Family::Maxprob, 20),
+            (Family::Lte, 20),
             (Family::Dge, 20),
             (Family::Pcee, 20),
             (Family::FlexiblePatience, 20),
