@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
-"""Writes mrpc-lengths.json: the lengths in tokens of the first 64 MRPC test pairs.
+"""Writes the lengths in tokens of MRPC's pairs, in the corpus's order, as a JSON list.
 
     python mrpc_lengths.py --data DIR/MRPC --tokenizer DIR/arctic-embed-s
+    python mrpc_lengths.py --data DIR/MRPC --tokenizer DIR/arctic-embed-s --split train --rows 0 \\
+        --out ../training-speed/mrpc-train-lengths.json
 
-The order is the corpus's own, so batches of 32 mix long and short pairs as requests would. Needs
-transformers 5.23.0. The file is committed: benchmarks need neither corpus nor tokeniser.
+By default of the first 64 test pairs, into mrpc-lengths.json: batches of 32 of them mix long and short
+pairs as requests would. Needs transformers 5.23.0. The files are committed: benchmarks need neither
+corpus nor tokeniser.
 """
 import argparse
 import csv
@@ -16,11 +19,13 @@ from transformers import AutoTokenizer
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--data", type=pathlib.Path, required=True)
 parser.add_argument("--tokenizer", required=True)
+parser.add_argument("--split", choices=("train", "dev", "test"), default="test")
+parser.add_argument("--rows", type=int, default=64, help="the first so many pairs; 0 for all")
+parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).resolve().parent / "mrpc-lengths.json")
 args = parser.parse_args()
 tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
-with (args.data / "test.tsv").open(encoding="utf-8", newline="") as file:
-    rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))[:64]
+with (args.data / f"{args.split}.tsv").open(encoding="utf-8", newline="") as file:
+    rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))[:args.rows or None]
 lengths = [len(tokenizer(row["sentence1"], row["sentence2"])["input_ids"]) for row in rows]
-target = pathlib.Path(__file__).resolve().parent / "mrpc-lengths.json"
-target.write_text(json.dumps(lengths) + "\n")
+args.out.write_text(json.dumps(lengths) + "\n")
 print(f"{len(lengths)} pairs, {sum(lengths) / len(lengths):.1f} tokens on average, {max(lengths)} at most")
