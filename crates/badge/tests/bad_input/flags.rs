@@ -93,7 +93,7 @@ pub(crate) const FLAGS: &[Case] = &[
         "a policy without a curve",
         NOTHING,
         "sweep --model model --task task.toml --policies dge,full --out curves",
-        &["--policies", "`full`", "dge, fixed"],
+        &["--policies", "`full`", "dge, entropy, maxprob"],
     ),
     case(
         "curves into a model directory",

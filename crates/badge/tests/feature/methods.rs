@@ -42,8 +42,8 @@ fn every_method_trains_a_model_that_answers() {
             "joint",
             false,
         ),
-        ("--method joint --lte joint", "joint", false),
-        ("--method joint --lte frozen", "joint", false),
+        ("--method joint --lte joint", "joint", true),
+        ("--method joint --lte frozen", "joint", true),
     ] {
         done(&setup, &format!("{TRAIN} --out out {flags}"));
         let record = record(&setup, "out");
