@@ -9,7 +9,7 @@ use badge_core::config::{HeadConfig, ModelConfig, ProblemType};
 use badge_core::cost::{ExitHistogram, MacTotals, ModelShape, TimeTotals};
 use badge_core::distribution::{ContinueProbability, Prediction, PredictionKind};
 use badge_core::exit::Depth;
-use badge_core::policy::{ModelExits, Observation, Policy, PolicySpec};
+use badge_core::policy::{ModelExits, Policy, PolicySpec};
 use badge_tasks::{LabelSpace, MetricKind, Split, Target};
 use badge_train::data::EncodedSplit;
 use badge_train::evaluate::{ExitLogits, ExitScores};
@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::inference::{Inference, OnRow};
 use crate::interval::{Interval, bootstrap};
+use crate::replay::exit_points;
 
 pub use turns::{Timed, Turns};
 
@@ -367,22 +368,14 @@ impl ExitOutputs {
     /// # Panics
     /// When the policy was built for another model.
     pub fn replay(&self, policy: &Policy) -> Replay {
-        let mut state = policy.start();
-        let mut replay = Replay {
-            depths: Vec::with_capacity(self.answers.len()),
-            answers: Vec::with_capacity(self.answers.len()),
-        };
-        for (row, answers) in self.answers.iter().enumerate() {
-            let said = self.predictions[row].iter().zip(&self.continuations[row]);
-            let observations = said.map(|(prediction, continuation)| Observation {
-                prediction,
-                continue_probability: *continuation,
-            });
-            let exit = policy.replay(&mut state, observations);
-            replay.depths.push(exit.depth);
-            replay.answers.push(answers[exit.position].clone());
+        let points = exit_points(policy, self);
+        let rows = self.answers.iter().zip(&points);
+        Replay {
+            answers: rows
+                .map(|(answers, at)| answers[at.position].clone())
+                .collect(),
+            depths: points.iter().map(|point| point.depth).collect(),
         }
-        replay
     }
 }
 

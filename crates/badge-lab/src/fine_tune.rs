@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use badge_core::calibration::CALIBRATION_FILE;
 use badge_core::checkpoint::layout::Part;
 use badge_core::checkpoint::{Checkpoint, layout};
 use badge_core::config::{HeadConfig, ModelConfig};
@@ -20,6 +21,8 @@ use badge_train::parameters::initialise;
 use badge_train::trainer::{Start, TrainConfig, TrainData, Trainer};
 use badge_train::weights::{self, SAFETENSORS_FILE};
 
+use crate::calibration::CALIBRATION_RECORD_FILE;
+use crate::calibration::cache::LOGITS_FILE;
 use crate::inference::{Provenance, check_support};
 use crate::record::RECORD_FILE;
 
@@ -145,9 +148,11 @@ struct Description<'a> {
 
 /// An earlier model's weights and what speaks of them: nothing of it may stand beside a new
 /// description. A kill in between leaves a directory without weights, never one with wrong ones.
-const OUTDATED: [&str; 4] = [
+const OUTDATED: [&str; 6] = [
     SAFETENSORS_FILE,
-    "exit_calibration.json",
+    CALIBRATION_FILE,
+    CALIBRATION_RECORD_FILE,
+    LOGITS_FILE,
     RECORD_FILE,
     "README.md",
 ];

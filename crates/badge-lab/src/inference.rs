@@ -13,6 +13,7 @@ use badge_core::config::ModelConfig;
 use badge_core::distribution::{BinaryDistribution, Prediction};
 use badge_core::exit::Depth;
 use badge_core::policy::{ExitReason, Policy};
+use badge_engine::kernels::isa::Isa;
 use badge_tasks::{Encoding, Target};
 use badge_train::Device;
 use badge_train::DeviceName;
@@ -174,18 +175,40 @@ pub struct InferenceOptions {
     pub device: DeviceName,
 }
 
+impl InferenceOptions {
+    /// The code that computes a model: the trainer's where the engine does not know its exits.
+    fn code_for(&self, config: &ModelConfig) -> Result<Code> {
+        match check_support(config) {
+            Err(unsupported) if self.precision != Precision::F32 => Err(unsupported.into()),
+            Err(_) => Ok(Code::Trainer),
+            Ok(()) => Ok(self.code),
+        }
+    }
+
+    /// What will compute a model, before any weight is read.
+    ///
+    /// # Errors
+    /// When an instruction set is forced that this machine does not have, the device is not there,
+    /// or the precision is one that the code does not have.
+    pub fn provenance(&self, config: &ModelConfig) -> Result<Provenance> {
+        match self.code_for(config)? {
+            Code::Engine => Ok(Provenance {
+                name: Code::Engine.name().to_owned(),
+                precision: self.precision.to_string(),
+                instruction_set: Isa::choose()?.name().to_owned(),
+            }),
+            Code::Trainer => Ok(Provenance::of_trainer(&self.device.open()?)),
+        }
+    }
+}
+
 /// Reads a model directory. The trainer's model answers where the engine does not compute a
 /// model's exits.
 ///
 /// # Errors
 /// Names the file, key or tensor that is wrong, or the precision that the code does not have.
 pub fn open(directory: &Path, options: &InferenceOptions) -> Result<Box<dyn Inference>> {
-    let code = match check_support(&read_config(directory)?) {
-        Err(unsupported) if options.precision != Precision::F32 => return Err(unsupported.into()),
-        Err(_) => Code::Trainer,
-        Ok(()) => options.code,
-    };
-    match code {
+    match options.code_for(&read_config(directory)?)? {
         Code::Engine => {
             ensure!(
                 options.device == DeviceName::Cpu,

@@ -2,7 +2,8 @@
 //!
 //! [`fine_tune`] runs a training, [`inference`] answers with a model, [`evaluation`] holds it
 //! against a split, [`agreement`] against another computation of it, [`sweep`] draws its curves,
-//! [`calibration`] chooses an operating point; [`quickstart`] does it all on a corpus of its own.
+//! [`calibration`] chooses an operating point and says what may be promised of it, by [`replay`]
+//! over stored logits; [`quickstart`] does it all on a corpus of its own.
 //! [`record`] and [`model_card`] keep what a run was; [`tables`] of one [`table`] form, [`plot`]
 //! and [`report`] show it. [`mod@bench`] measures the engine and the machine under it.
 
@@ -18,6 +19,7 @@ pub mod model_card;
 pub mod plot;
 pub mod quickstart;
 pub mod record;
+pub mod replay;
 pub mod report;
 pub mod sweep;
 pub mod table;

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
+use badge_core::calibration::{ExitCalibration, Goal};
 use badge_core::policy::{DivergenceBased, FixedDepth, PolicySpec};
 use badge_tasks::{Example, LabelSpace, MetricKind, TaskData, TokenCache, Tokenizer, score};
 use badge_train::Device;
@@ -19,16 +20,19 @@ use badge_train::trainer::Start;
 use serde::Serialize;
 
 use self::corpus::{Corpus, Grade};
-use crate::calibration::Calibration;
+use crate::calibration::cache::model_sha256;
+use crate::calibration::{self, Origin, Request, calibrate, temperatures};
 use crate::evaluation::{Evaluation, PolicyEvaluation, Replay, Subject};
 use crate::fine_tune::{FineTuned, Means, Place, fine_tune};
-use crate::inference::{Answer, Inference};
+use crate::inference::{Answer, Inference, Provenance};
+use crate::replay::DevOutputs;
+use crate::sweep::Family;
 
 pub use presentation::{files, grade_table, report, speed_score_plot};
 pub use recipe::{TOKENS_MAX, training};
 
 /// How much of the full model's dev accuracy the chosen operating point may cost.
-const MAX_DROP: f64 = 0.005;
+pub(crate) const MAX_DROP: f64 = 0.005;
 
 /// Lines that are classified before the user's eyes, one kind of difficulty after the other. None
 /// of them is drawn from the corpus: they are written by hand in its words.
@@ -62,7 +66,7 @@ pub struct Results {
     /// Accuracy on each grade's test rows, by exit.
     pub by_grade: Vec<GradeScores>,
     /// The chosen operating point.
-    pub calibration: Calibration,
+    pub calibration: ExitCalibration,
     /// Policies on the test split, row by row at batch size 1; the chosen one is the last.
     pub policies: Vec<PolicyEvaluation>,
     /// Divergence-based exiting on the test split for many thresholds: (layer speed-up, score).
@@ -175,10 +179,7 @@ impl Quickstart {
             labels,
         };
         let (_, dev_logits) = dev.evaluate(model, &mut |_| {})?;
-        let name = &self.data.task.name;
-        let computed = (&dev_logits, &model.provenance());
-        let calibration = Calibration::choose(&dev, computed, name, MAX_DROP)?;
-        calibration.write(directory)?;
+        let calibration = self.calibrate(dev, (&dev_logits, &model.provenance()), directory)?;
         let rows = encoded(&self.data.test)?;
         let test = Subject {
             encoded: &rows,
@@ -204,6 +205,34 @@ impl Quickstart {
             calibration,
             policies,
         })
+    }
+
+    /// Chooses the fastest policy of DGE within the allowed loss, and keeps it with the model.
+    fn calibrate(
+        &self,
+        dev: Subject,
+        (logits, computed_by): (&ExitLogits, &Provenance),
+        directory: &Path,
+    ) -> Result<ExitCalibration> {
+        let temperatures = temperatures(logits, &dev.split.targets()?, dev.labels);
+        let dev = DevOutputs::new(dev, logits)?;
+        let request = Request {
+            goal: Goal::MaxDrop(MAX_DROP),
+            promise: None,
+            families: &[Family::Dge],
+            target_range: None,
+            seed: self.seed,
+        };
+        let origin = Origin {
+            task: &self.data.task.name,
+            model_sha256: &model_sha256(directory)?,
+            computed_by,
+            temperatures: &temperatures,
+        };
+        let calibration = calibrate(&dev, &request)?.calibration(&dev, origin);
+        let calibration = calibration.expect("the full model loses nothing against itself");
+        calibration::write(&calibration, directory)?;
+        Ok(calibration)
     }
 
     /// Number of rows that [`evaluate`](Self::evaluate) runs one by one.

@@ -81,7 +81,7 @@ impl EncodedSplit {
     }
 
     /// A hash of all token ids: the same texts and another tokeniser give another one.
-    pub(crate) fn sha256(&self) -> String {
+    pub fn sha256(&self) -> String {
         let mut hasher = ContentHasher::new();
         for encoding in &self.encodings {
             let bytes: Vec<u8> = encoding

@@ -3,6 +3,7 @@
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::bench::BenchArgs;
+use crate::commands::calibrate::CalibrateArgs;
 use crate::commands::completions::CompletionsArgs;
 use crate::commands::doctor::DoctorArgs;
 use crate::commands::eval::EvalArgs;
@@ -58,6 +59,8 @@ pub(crate) enum Command {
     Eval(EvalArgs),
     /// Draw the speed-score curves of a model's policies
     Sweep(SweepArgs),
+    /// Choose an operating point on dev, and certify it
+    Calibrate(CalibrateArgs),
     /// Classify texts, each as deep as it needs
     Predict(PredictArgs),
     /// Show what a model directory holds, and check every tensor of it

@@ -1,6 +1,7 @@
 //! One file per command.
 
 pub(crate) mod bench;
+pub(crate) mod calibrate;
 pub(crate) mod completions;
 mod computing;
 pub(crate) mod doctor;
@@ -67,6 +68,7 @@ pub(crate) fn run(cli: Cli, console: Console, threads: usize) -> Result<Verdict>
         Command::Train(args) => train::run(*args, context),
         Command::Eval(args) => eval::run(&args, context),
         Command::Sweep(args) => sweep::run(&args, context),
+        Command::Calibrate(args) => calibrate::run(&args, context),
         Command::Predict(args) => predict::run(&args, context),
         Command::Inspect(args) => inspect::run(&args, context),
         Command::Fetch(args) => fetch::run(&args, context),

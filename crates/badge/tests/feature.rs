@@ -4,6 +4,8 @@
 mod bench;
 #[path = "feature/cache.rs"]
 mod cache;
+#[path = "feature/calibrate.rs"]
+mod calibrate;
 #[path = "feature/methods.rs"]
 mod methods;
 mod setup;
@@ -407,6 +409,7 @@ fn every_command_shows_an_example() {
         "train",
         "eval",
         "sweep",
+        "calibrate",
         "predict",
         "inspect",
         "fetch",

@@ -6,7 +6,7 @@ use anyhow::Result;
 use badge_tasks::file;
 
 use super::corpus::Grade;
-use super::{Quickstart, Results, ShownLine};
+use super::{MAX_DROP, Quickstart, Results, ShownLine};
 use crate::plot::{Curve, Plot};
 use crate::report::{Block, Report};
 use crate::table::{Column, Table};
@@ -108,7 +108,7 @@ pub fn report(results: &Results, lines: &[ShownLine]) -> Result<Report> {
                  most {:.1} points there. It is not certified.",
                 results.calibration.policy,
                 results.calibration.n,
-                100.0 * results.calibration.max_drop,
+                100.0 * MAX_DROP,
             )),
         ],
     );

@@ -40,19 +40,23 @@ impl ComputingArgs {
 
     /// Reads a model directory for them.
     pub(super) fn open(&self, directory: &Path, session: Session) -> Result<Box<dyn Inference>> {
-        let options = InferenceOptions {
-            code: self.engine(),
-            precision: self.precision,
-            threads: session.threads,
-            device: self.device,
-        };
-        let model = open(directory, &options)?;
+        let model = open(directory, &self.options(session))?;
         if let (Code::Engine, Err(unsupported)) = (self.engine(), check_support(model.config())) {
             session
                 .console
                 .note(&format!("note: {unsupported} and answers here"));
         }
         Ok(model)
+    }
+
+    /// The same for the library.
+    pub(super) fn options(&self, session: Session) -> InferenceOptions {
+        InferenceOptions {
+            code: self.engine(),
+            precision: self.precision,
+            threads: session.threads,
+            device: self.device,
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! A trained model and the labelled rows it is held against: what `eval` and `sweep` begin with.
+//! A trained model and the labelled rows it is held against: what `eval`, `sweep` and
+//! `calibrate` begin with.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +14,7 @@ use badge_tasks::split::{SplitName, official_test};
 use badge_tasks::{LabelSpace, Split, TaskData, Tokenizer, file, hash};
 use badge_train::data::EncodedSplit;
 use badge_train::evaluate::ExitLogits;
-use badge_train::weights::SAFETENSORS_FILE;
+use badge_train::weights::{SAFETENSORS_FILE, read_config};
 use serde::Serialize;
 
 use super::computing::{ComputingArgs, machine};
@@ -57,6 +58,21 @@ impl HeldOut {
         let directory = sources::model_directory(wanted.model, session.console)?;
         let model = wanted.computing.open(&directory, session)?;
         let config = model.config().clone();
+        Ok((Self::read((directory, config), wanted, session)?, model))
+    }
+
+    /// The same without the weights, for logits that may be at hand already.
+    pub(super) fn describe(wanted: Wanted<'_>, session: Session) -> Result<Self> {
+        let directory = sources::model_directory(wanted.model, session.console)?;
+        let config = read_config(&directory)?;
+        Self::read((directory, config), wanted, session)
+    }
+
+    fn read(
+        (directory, config): (PathBuf, ModelConfig),
+        wanted: Wanted<'_>,
+        session: Session,
+    ) -> Result<Self> {
         let tokenizer = Tokenizer::from_directory(&directory)?;
         let split_name: SplitName = wanted.split.parse().context("--split")?;
         let (data, folder) = sources::task_data(wanted.task, wanted.data, session.console)?;
@@ -75,7 +91,7 @@ impl HeldOut {
         let encoded = EncodedSplit::new(split, &tokenizer, max_length, &wanted.cache.tokens())?;
         sources::tell_origin(wanted.split, encoded.origin(), session.console);
         encoded.check(&config.backbone, "--split")?;
-        let held_out = Self {
+        Ok(Self {
             directory,
             config,
             data,
@@ -83,8 +99,7 @@ impl HeldOut {
             official,
             labels,
             encoded,
-        };
-        Ok((held_out, model))
+        })
     }
 
     /// The rows.

@@ -11,7 +11,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use badge_core::cost::ExitHistogram;
 use badge_core::policy::{Policy, PolicySpec};
-use badge_lab::calibration::Calibration;
+use badge_lab::calibration;
 use badge_lab::evaluation::model_exits;
 use badge_lab::fine_tune::label_space_of;
 use badge_lab::inference::{Answer, Inference};
@@ -152,7 +152,7 @@ impl Predictor {
         let labels = label_space_of(&config.head)?;
         let spec = match &args.policy {
             Some(spec) => spec.clone(),
-            None => Calibration::read(&directory)?.map_or(PolicySpec::Full, |c| c.policy),
+            None => calibration::read(&directory)?.map_or(PolicySpec::Full, |c| c.policy),
         };
         let policy = spec.build_for(&model_exits(config))?;
         for caveat in policy.caveats() {

@@ -15,7 +15,7 @@ use super::held_out::{HeldOut, LogitsFile, Wanted, check_out, write_logits};
 use super::{Session, Verdict, sources};
 
 /// What `--policies` says for every policy that the model can run.
-const ALL: &str = "all";
+pub(super) const ALL: &str = "all";
 
 /// Flags of `badge sweep`.
 #[derive(Debug, Clone, Args)]
@@ -67,7 +67,7 @@ pub(crate) fn run(args: &SweepArgs, session: Session) -> Result<Verdict> {
     let named = families(&args.policies).context("--policies")?;
     let (held_out, mut model) = HeldOut::open(args.wanted(), session)?;
     let subject = held_out.subject();
-    let families = args.runnable(named, &subject, session)?;
+    let families = runnable(&args.policies, named, (&subject, session))?;
     let (_, logits) = held_out.evaluate(&mut *model, session)?;
     let origin = Origin {
         task: &held_out.data.task.name,
@@ -107,30 +107,6 @@ impl SweepArgs {
         }
     }
 
-    /// The curves that the model has. Of those that were named each must be; of all, the others
-    /// are told of.
-    fn runnable(
-        &self,
-        named: Vec<Family>,
-        subject: &Subject,
-        session: Session,
-    ) -> Result<Vec<Family>> {
-        let exits = subject.model_exits();
-        let mut families = Vec::new();
-        for family in named {
-            match family.check(&exits) {
-                Ok(()) => families.push(family),
-                Err(error) if self.policies == ALL => {
-                    session
-                        .console
-                        .note(&format!("note: no curve of {family}: {error}"));
-                }
-                Err(error) => return Err(error.context("--policies")),
-            }
-        }
-        Ok(families)
-    }
-
     fn configuration(&self, families: &[Family]) -> serde_json::Value {
         serde_json::json!({
             "task": self.task, "split": self.split, "max_length": self.max_length,
@@ -162,8 +138,30 @@ impl SweepArgs {
     }
 }
 
-/// The curves that `--policies` names, each once.
-fn families(names: &str) -> Result<Vec<Family>> {
+/// Of the policies named those that the model can run. Each that is named by itself must be one; of
+/// all, the others are told of.
+pub(super) fn runnable(
+    names: &str,
+    named: Vec<Family>,
+    (subject, session): (&Subject, Session),
+) -> Result<Vec<Family>> {
+    let exits = subject.model_exits();
+    let mut families = Vec::new();
+    for family in named {
+        match family.check(&exits) {
+            Ok(()) => families.push(family),
+            Err(error) if names == ALL => {
+                let console = session.console;
+                console.note(&format!("note: {family} is left out: {error}"));
+            }
+            Err(error) => return Err(error.context("--policies")),
+        }
+    }
+    Ok(families)
+}
+
+/// The policies that `--policies` names, each once.
+pub(super) fn families(names: &str) -> Result<Vec<Family>> {
     if names == ALL {
         return Ok(Family::CURVES.to_vec());
     }

@@ -269,6 +269,16 @@ pub(crate) const MODELS: &[Case] = &[
         "inspect model",
         &["exit_calibration.json", "not valid JSON"],
     ),
+    case(
+        "a calibration of an earlier version",
+        |setup| setup.write("model/exit_calibration.json", r#"{"version": 1}"#),
+        "predict --model model texts.txt",
+        &[
+            "exit_calibration.json",
+            "`version`: it is 1",
+            "calibrate again",
+        ],
+    ),
 ];
 
 /// Changes what the header of the weights says about [`TENSOR`], and leaves the data alone.
