@@ -55,7 +55,8 @@ impl Region {
         let (size, align) = if cfg!(miri) {
             (bytes, CACHE_LINE)
         } else {
-            (bytes.max(REGION).next_multiple_of(HUGE_PAGE), HUGE_PAGE)
+            let size = bytes.max(REGION).checked_next_multiple_of(HUGE_PAGE);
+            (size.expect("buffers fit the address space"), HUGE_PAGE)
         };
         let layout = Layout::from_size_align(size, align).expect("buffers fit the address space");
         // SAFETY: only buffers with elements ask for a region, so the size is not zero.

@@ -471,12 +471,13 @@ impl Product<'_> {
         };
         let per_panel = place.tiles - pack::TILES_PER_PANEL;
         let to_come = (self.weights.panels() - place.panel) * per_panel - spare;
+        // Without inputs there is no group, and nothing is asked for.
+        let piece_bytes = self.weights.groups().max(1) * LINE;
         let mut behind = 0;
         for upcoming in self.epilogue.next.iter().rev() {
-            let pieces = upcoming.bytes.div_ceil(self.weights.groups() * LINE);
+            let pieces = upcoming.bytes.div_ceil(piece_bytes);
             if to_come <= behind + pieces {
-                let piece = behind + pieces - to_come;
-                let offset = piece * self.weights.groups() * LINE;
+                let offset = (behind + pieces - to_come) * piece_bytes;
                 return std::ptr::without_provenance(upcoming.address + offset);
             }
             behind += pieces;

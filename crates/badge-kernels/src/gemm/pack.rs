@@ -77,11 +77,14 @@ impl PackedMatrix {
     /// Weights that are all zero, to be [shared](Self::share) and written.
     ///
     /// # Panics
-    /// For int8, whose scales come from the weights.
+    /// For int8, whose scales come from the weights, and when no memory holds so many.
     pub(crate) fn zeros(outputs: usize, inputs: usize, precision: Precision) -> Self {
         let group = precision.group();
         let panels = outputs.div_ceil(PANEL);
-        let numbers = panels * inputs.div_ceil(group) * PANEL * group;
+        let numbers = panels
+            .checked_mul(inputs.div_ceil(group))
+            .and_then(|units| units.checked_mul(PANEL * group))
+            .expect("the weights fit the address space");
         let panels = match precision {
             Precision::F32 => Panels::F32(Buffer::zeroed(numbers)),
             Precision::Bf16 => Panels::Bf16(Buffer::zeroed(numbers)),

@@ -117,7 +117,11 @@ pub fn weight_gradient(
         x.precision(),
         "both factors in one precision"
     );
-    assert_eq!(gradient.len(), n * k, "gradient of {n} x {k}");
+    assert_eq!(
+        Some(gradient.len()),
+        n.checked_mul(k),
+        "gradient of {n} x {k}"
+    );
     let workers = scratch.units.row_count();
     assert!(workers >= pool.threads(), "scratch of a smaller pool");
     let job = WeightGradient {

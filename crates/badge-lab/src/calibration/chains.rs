@@ -36,6 +36,9 @@ pub struct Exits<'a> {
 /// When a family refuses its own parameters, which none does.
 pub fn chains(families: &[Family], exits: Exits<'_>) -> Result<Vec<Chain>> {
     let mut chains = Vec::new();
+    if exits.model.plan().count() < 2 {
+        return Ok(chains);
+    }
     for family in families {
         for texts in exits.texts(*family) {
             chains.push(chain(*family, texts.into_iter())?);
