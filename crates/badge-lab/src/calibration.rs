@@ -1,6 +1,6 @@
 //! Operating points, chosen on dev, and what is promised of them.
 //!
-//! [`calibrate`] replays the [`chains`] of policies over stored logits and chooses for a [`Goal`].
+//! [`calibrate`] replays the [`chains()`] of policies over stored logits and chooses for a [`Goal`].
 //! With a [`Promise`] the choice is certified by the bounds of [`badge_core::calibration`]; what
 //! each promise says, and of which rows, stands in `docs/calibration.md`.
 

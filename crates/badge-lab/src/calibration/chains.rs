@@ -1,7 +1,7 @@
 //! The policies that are tried: chains from the most conservative to the most liberal.
 //!
 //! The parameters are fixed before any row is looked at. Risk control needs that, and the same
-//! chains serve the plain search. A policy joins with an arm of [`Exits::texts`].
+//! chains serve the plain search. A policy joins with an arm of `Exits::texts`.
 
 use anyhow::Result;
 use badge_core::distribution::PredictionKind;

@@ -5,8 +5,8 @@ use crate::framework::{Result, Tensor};
 /// What happens to gradients behind block m:
 /// `dH_m = exit_and_onward · (d of exit m + onward · d of block m + 1)`.
 ///
-/// Forwards a junction changes nothing. The gradient of every [tap](super::taps) of exit m takes
-/// the factor `exit_and_onward`.
+/// Forwards a junction changes nothing. The gradient of every tap of exit m takes the factor
+/// `exit_and_onward`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Junction {
     /// Factor of all that comes back to `H_m`; 0 stops it.
