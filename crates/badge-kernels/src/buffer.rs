@@ -10,9 +10,9 @@ const CACHE_LINE: usize = 64;
 
 /// A page of this size covers 512 ordinary ones.
 ///
-/// Single rows times weights, as exits multiply them, wait for the translation of addresses more
-/// than for memory where weights lie on ordinary pages: a pooler of 1.2 MB spans 288 of them, and a
-/// virtual machine may read twenty tables for each.
+/// Single rows times weights, as exits multiply them, leave no time to hide the translation of
+/// addresses in: a pooler of 1.2 MB spans 288 ordinary pages, and a virtual machine may read twenty
+/// tables for each.
 const HUGE_PAGE: usize = 2 << 20;
 
 /// Bytes that are asked of the system at a time. What is not handed out is never touched, so it
