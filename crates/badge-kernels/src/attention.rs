@@ -357,7 +357,7 @@ impl<T: Factor> Head<'_, T> {
         self.keys.pack_across(self.job.isa, &mut scratch.keys);
         self.values.pack_along(self.job.isa, &mut scratch.values);
         let length = self.queries.length;
-        let tiles = length.div_ceil(tile::rows_max(self.job.isa, T::PRECISION));
+        let tiles = length.div_ceil(tile::rows_max(self.job.isa));
         for index in 0..tiles {
             let start = length * index / tiles;
             let rows = self

@@ -3,7 +3,8 @@
 //! # How it is computed
 //! Weights are packed once into *panels* of 32 outputs (module `pack`). A *tile* is up to eight
 //! rows of `X` times one panel: its 8 x 32 sums stay in registers over the whole depth `K`
-//! (modules `avx512`, `avx2`, `scalar`), then leave through the epilogue (module `epilogue`). `X` is
+//! (modules `avx512`, `avx2`, `scalar`), then leave through the epilogue (module `epilogue`); those of
+//! int8 visit memory after every run of inputs with one scale. `X` is
 //! read where it lies: eight rows an odd number of cache lines apart need no packing. Threads share
 //! the panels of a product, so that each weight is read by one core only.
 //!
@@ -13,6 +14,7 @@
 //! not even the last bit.
 
 use std::fmt;
+use std::ops::Range;
 use std::str::FromStr;
 
 use half::bf16;
@@ -29,6 +31,7 @@ mod avx2;
 mod avx512;
 mod epilogue;
 mod pack;
+mod parts;
 pub(crate) mod repack;
 mod scalar;
 pub(crate) mod tile;
@@ -37,6 +40,7 @@ pub use pack::PackedMatrix;
 use pack::Panels;
 
 use epilogue::{Destination, Finish, Sums};
+use parts::{Claims, Part, Parts, Share, WORK_WORTH_SHARING, share};
 use tile::{PANEL, TILE_ROWS, Tile, TileFunction, WIDE};
 
 /// The numbers that a product multiplies; sums are f32, of int8 exact integers over 64 inputs and f32
@@ -241,17 +245,14 @@ pub fn gemm(
         isa: pool.isa(),
         tiles: tile::functions(pool.isa(), precision),
         wide: tile::wide(pool.isa(), precision),
-        rows_max: tile::rows_max(pool.isa(), precision),
+        rows_max: tile::rows_max(pool.isa()),
     };
-    let parts = Parts::of(
-        m,
-        padded * size_of::<f32>() / precision.group(),
-        weights.panels(),
-        pool,
-    );
+    let row_bytes = padded * size_of::<f32>() / precision.group();
+    let parts = Parts::of([m, weights.panels()], row_bytes, pool.threads());
+    let claims = Claims::of(&parts);
     pool.run(parts.count(), &|task: Task| {
-        // SAFETY: `parts` splits rows and panels into disjoint parts, one a task.
-        unsafe { product.compute(&parts.rows(task.index), &parts.panels(task.index)) }
+        // SAFETY: `parts` splits rows and panels into disjoint parts, and each is claimed once.
+        unsafe { product.compute(&parts.part(claims.claim(task.worker))) }
     });
 }
 
@@ -265,80 +266,39 @@ fn checked<T>(rows: &mut RowsMut<'_, T>, m: usize, n: usize) -> SharedRows<T> {
     rows.share()
 }
 
-/// How the rows and panels of one product are handed out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Parts {
-    rows: usize,
-    /// Parts that the rows are cut into.
-    down: usize,
-    panels: usize,
-    /// Parts that the panels are cut into.
-    across: usize,
-}
-
-/// Bytes of activations that stay in a core's second-level cache beside the panel in use: half of
-/// the 1 MiB of Zen 4 and 5, a quarter of the 2 MiB of Sapphire Rapids.
-const ROWS_IN_CACHE: usize = 512 << 10;
-
-/// Multiply-adds below which a product is not split: the caller is done before others have joined.
-const WORK_WORTH_SHARING: usize = 64 << 10;
-
-/// Parts per thread: enough that a core which lost time to something else is relieved by the other,
-/// few enough that claiming them costs nothing.
-const PARTS_PER_THREAD: usize = 4;
-
-impl Parts {
-    fn of(rows: usize, row_bytes: usize, panels: usize, pool: &Pool) -> Self {
-        let rows_in_cache = (ROWS_IN_CACHE / row_bytes.max(1)).max(TILE_ROWS);
-        let threads = pool.threads();
-        let work = rows * panels * PANEL * (row_bytes / size_of::<f32>());
-        let wanted = if threads == 1 || work < WORK_WORTH_SHARING {
-            1
-        } else {
-            threads * PARTS_PER_THREAD
-        };
-        let down = rows.div_ceil(rows_in_cache);
-        Self {
-            rows,
-            down,
-            panels,
-            across: wanted.min(panels),
-        }
-    }
-
-    fn count(&self) -> usize {
-        self.down * self.across
-    }
-
-    fn rows(&self, task: usize) -> std::ops::Range<usize> {
-        // Whole tiles of eight rows, so that few parts end in a low one.
-        let tiles = self.rows.div_ceil(TILE_ROWS);
-        let part = share(tiles, self.down, task / self.across);
-        part.start * TILE_ROWS..(part.end * TILE_ROWS).min(self.rows)
-    }
-
-    fn panels(&self, task: usize) -> std::ops::Range<usize> {
-        share(self.panels, self.across, task % self.across)
-    }
-}
-
-/// Part `index` of `0..total` split into `parts` parts whose sizes differ by at most one.
-fn share(total: usize, parts: usize, index: usize) -> std::ops::Range<usize> {
-    total * index / parts..total * (index + 1) / parts
-}
-
-/// Where weights lie that a later operation reads: an address to ask for, never read through.
+/// Where weights lie that a later operation reads: addresses to ask for, never read through.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Upcoming {
     address: usize,
-    bytes: usize,
+    /// Bytes of a piece that one thread reads.
+    piece: usize,
+    pieces: usize,
+    /// Whether all threads will read it, each its share, or the caller alone.
+    is_shared: bool,
+}
+
+impl Upcoming {
+    /// Addresses and bytes of what one thread will read.
+    fn of(&self, part: &Share) -> Range<usize> {
+        let pieces = if self.is_shared {
+            share(self.pieces, part.shares, part.index)
+        } else if part.index == 0 {
+            0..self.pieces
+        } else {
+            0..0
+        };
+        self.address + pieces.start * self.piece..self.address + pieces.end * self.piece
+    }
 }
 
 impl From<&PackedMatrix> for Upcoming {
     fn from(weights: &PackedMatrix) -> Self {
+        let pieces = weights.panels();
         Self {
             address: weights.panel(0).addr(),
-            bytes: weights.panel_bytes(),
+            piece: weights.panel_bytes() / pieces.max(1),
+            pieces,
+            is_shared: pieces * PANEL * weights.groups() >= WORK_WORTH_SHARING,
         }
     }
 }
@@ -347,7 +307,9 @@ impl From<&Matrix<f32>> for Upcoming {
     fn from(weights: &Matrix<f32>) -> Self {
         Self {
             address: weights.row(0).as_ptr().addr(),
-            bytes: weights.bytes(),
+            piece: weights.bytes(),
+            pieces: 1,
+            is_shared: false,
         }
     }
 }
@@ -369,7 +331,7 @@ struct Place {
 /// A tile whose sums are in the buffer.
 struct Done {
     /// Rows of the output.
-    rows: std::ops::Range<usize>,
+    rows: Range<usize>,
     panel: usize,
     /// The row of the buffer that holds the first row's sums.
     first: usize,
@@ -383,7 +345,7 @@ struct Product<'a> {
     destination: Destination,
     isa: Isa,
     tiles: &'static [TileFunction; TILE_ROWS],
-    wide: Option<TileFunction>,
+    wide: Option<&'static [TileFunction; WIDE]>,
     rows_max: usize,
 }
 
@@ -392,52 +354,55 @@ impl Product<'_> {
     ///
     /// # Safety
     /// No other thread writes these rows and panels at the same time.
-    unsafe fn compute(&self, rows: &std::ops::Range<usize>, panels: &std::ops::Range<usize>) {
+    unsafe fn compute(&self, part: &Part) {
         let mut buffer = tile::Buffer::new();
-        let mut panels = panels.clone();
+        let Part { rows, panels, .. } = part;
         if let (1, Some(wide)) = (rows.len(), self.wide) {
-            while panels.len() >= WIDE {
+            let groups = panels.len().div_ceil(WIDE);
+            for group in 0..groups {
+                let abreast = share(panels.len(), groups, group);
+                let abreast = panels.start + abreast.start..panels.start + abreast.end;
                 let place = Place {
                     first: rows.start,
-                    panel: panels.start,
+                    panel: abreast.start,
                     index: 0,
                     tiles: 1,
                 };
-                let tile = self.tile(&place, &mut buffer);
-                // SAFETY: as below; there are `WIDE` panels from `panels.start` on, and the buffer
+                let tile = self.tile(&place, part, &mut buffer);
+                // SAFETY: as below; there are as many panels as the function takes, and the buffer
                 // has a row for each.
-                unsafe { wide(&tile) };
-                for index in 0..WIDE {
+                unsafe { (wide[abreast.len() - 1])(&tile) };
+                for (index, panel) in abreast.enumerate() {
                     let done = Done {
                         rows: rows.clone(),
-                        panel: panels.start + index,
+                        panel,
                         first: index,
                     };
                     // SAFETY: the caller's promise.
                     unsafe { self.finish(&buffer, &done) };
                 }
-                panels.start += WIDE;
             }
+            return;
         }
         let tiles = rows.len().div_ceil(self.rows_max);
-        for panel in panels {
+        for panel in panels.clone() {
             for index in 0..tiles {
                 // Tiles of even height: 8 + 8 + 1 rows would waste most of the last one.
-                let part = share(rows.len(), tiles, index);
-                let part = rows.start + part.start..rows.start + part.end;
+                let height = share(rows.len(), tiles, index);
+                let height = rows.start + height.start..rows.start + height.end;
                 let place = Place {
-                    first: part.start,
+                    first: height.start,
                     panel,
                     index,
                     tiles,
                 };
-                let tile = self.tile(&place, &mut buffer);
+                let tile = self.tile(&place, part, &mut buffer);
                 // SAFETY: `tiles` belongs to the pool's instruction set, which the machine has; the
-                // tile's `part.len()` rows and its panel hold `groups` groups, and `buffer` has room
+                // tile's `height.len()` rows and its panel hold `groups` groups, and `buffer` has room
                 // for the highest tile.
-                unsafe { (self.tiles[part.len() - 1])(&tile) };
+                unsafe { (self.tiles[height.len() - 1])(&tile) };
                 let done = Done {
-                    rows: part,
+                    rows: height,
                     panel,
                     first: 0,
                 };
@@ -447,7 +412,7 @@ impl Product<'_> {
         }
     }
 
-    fn tile(&self, place: &Place, buffer: &mut tile::Buffer) -> Tile {
+    fn tile(&self, place: &Place, part: &Part, buffer: &mut tile::Buffer) -> Tile {
         let (start, stride) = self.input.address();
         Tile {
             groups: self.weights.groups(),
@@ -455,30 +420,31 @@ impl Product<'_> {
             input: start.wrapping_add(place.first * stride),
             input_stride: stride,
             panel: self.weights.panel(place.panel),
-            ahead: self.ahead(place),
+            ahead: self.ahead(place, &part.share),
             scales: self.weights.scales(place.panel),
             sums: buffer.as_mut_ptr(),
         }
     }
 
     /// What a tile asks for while it computes. The first two tiles of a panel ask for the next
-    /// panel; the others would find it in the cache already, so the last of them in the product ask
-    /// for what comes after it, a line a group.
-    fn ahead(&self, place: &Place) -> *const u8 {
+    /// panel; the others would find it in the cache already, so the last of them in the share ask
+    /// for what its thread multiplies after the product, a line a group.
+    fn ahead(&self, place: &Place, share: &Share) -> *const u8 {
         let own = self.weights.ahead(place.panel, place.index);
         let Some(spare) = place.index.checked_sub(pack::TILES_PER_PANEL) else {
             return own;
         };
         let per_panel = place.tiles - pack::TILES_PER_PANEL;
-        let to_come = (self.weights.panels() - place.panel) * per_panel - spare;
+        let to_come = (share.panels.end - place.panel) * per_panel - spare;
         // Without inputs there is no group, and nothing is asked for.
         let piece_bytes = self.weights.groups().max(1) * LINE;
         let mut behind = 0;
         for upcoming in self.epilogue.next.iter().rev() {
-            let pieces = upcoming.bytes.div_ceil(piece_bytes);
+            let upcoming = upcoming.of(share);
+            let pieces = upcoming.len().div_ceil(piece_bytes);
             if to_come <= behind + pieces {
                 let offset = (behind + pieces - to_come) * piece_bytes;
-                return std::ptr::without_provenance(upcoming.address + offset);
+                return std::ptr::without_provenance(upcoming.start + offset);
             }
             behind += pieces;
         }

@@ -7,7 +7,7 @@
 use std::arch::x86_64::*;
 
 use super::tile::{
-    GROUP_BYTES, PANEL, SCALED_GROUPS, TILE_ROWS, Tile, TileFunction, WIDE, heights,
+    GROUP_BYTES, PANEL, SCALED_GROUPS, TILE_ROWS, Tile, TileFunction, WIDE, heights, widths,
 };
 
 /// How many groups ahead of their use a single row asks for the cache lines of its panels. Higher
@@ -101,44 +101,40 @@ impl Dot for Int8ByI16Dot {
     }
 }
 
-/// The highest int8 tile: 6 rows x 2 vectors of integers and as many of f32 = 24 sums + 2 of the
-/// panel + 1 broadcast row element, of 32 registers.
-pub(super) const INT8_ROWS: usize = 6;
-
 pub(super) static F32: [TileFunction; TILE_ROWS] = heights!(plain<F32Dot>);
 pub(super) static BF16: [TileFunction; TILE_ROWS] = heights!(with_bf16<Bf16Dot>);
 pub(super) static BF16_BY_F32: [TileFunction; TILE_ROWS] = heights!(plain<Bf16ByF32Dot>);
 pub(super) static INT8: [TileFunction; TILE_ROWS] = heights!(scaled_with_vnni<Int8Dot>);
 pub(super) static INT8_BY_I16: [TileFunction; TILE_ROWS] = heights!(scaled<Int8ByI16Dot>);
 
-pub(super) static F32_WIDE: TileFunction = plain_wide::<F32Dot>;
-pub(super) static BF16_WIDE: TileFunction = wide_with_bf16::<Bf16Dot>;
+pub(super) static F32_WIDE: [TileFunction; WIDE] = widths!(plain_wide<F32Dot>);
+pub(super) static BF16_WIDE: [TileFunction; WIDE] = widths!(wide_with_bf16<Bf16Dot>);
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-unsafe fn plain_wide<D: Dot>(tile: &Tile) {
+unsafe fn plain_wide<D: Dot, const W: usize>(tile: &Tile) {
     // SAFETY: the promises of a wide `TileFunction`.
-    unsafe { wide_sums::<D>(tile) }
+    unsafe { wide_sums::<D, W>(tile) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,avx512bf16")]
-unsafe fn wide_with_bf16<D: Dot>(tile: &Tile) {
+unsafe fn wide_with_bf16<D: Dot, const W: usize>(tile: &Tile) {
     // SAFETY: the promises of a wide `TileFunction`.
-    unsafe { wide_sums::<D>(tile) }
+    unsafe { wide_sums::<D, W>(tile) }
 }
 
-/// One row times [`WIDE`] panels: eight independent sums where one panel has two, which would leave
+/// One row times `W` panels: with four, eight independent sums where one panel has two, which would leave
 /// the units idle for most of the four to six cycles that a multiply-add takes. The additions of
 /// each sum come in the same order as in a higher tile.
 ///
 /// # Safety
 /// As a wide [`TileFunction`].
 #[inline(always)]
-unsafe fn wide_sums<D: Dot>(tile: &Tile) {
+unsafe fn wide_sums<D: Dot, const W: usize>(tile: &Tile) {
     // SAFETY: row, panels and sums have the sizes that a wide `TileFunction` asks for; prefetches
     // never fault.
     unsafe {
         let panel_bytes = tile.groups * GROUP_BYTES;
-        let mut sums = [[_mm512_setzero_si512(); 2]; WIDE];
+        let mut sums = [[_mm512_setzero_si512(); 2]; W];
         for group in 0..tile.groups {
             let unit = tile.input.add(group * 4).cast::<i32>().read_unaligned();
             let unit = _mm512_set1_epi32(unit);
@@ -213,7 +209,8 @@ unsafe fn sums<D: Dot, const R: usize>(tile: &Tile) {
     }
 }
 
-/// The loop over `K` of int8: exact integers within a run, then scaled and added in f32.
+/// The loop over `K` of int8: exact integers within a run, then scaled and added in f32. The totals
+/// wait in `tile.sums`, for registers are short of room for both; a run meets them once.
 ///
 /// # Safety
 /// As [`TileFunction`].
@@ -221,7 +218,11 @@ unsafe fn sums<D: Dot, const R: usize>(tile: &Tile) {
 unsafe fn scaled_sums<D: Dot, const R: usize>(tile: &Tile) {
     // SAFETY: as in `sums`; there are 32 scales for every run that has begun.
     unsafe {
-        let mut totals = [[_mm512_setzero_ps(); 2]; R];
+        for row in 0..R {
+            let out = tile.sums.add(row * PANEL);
+            _mm512_store_ps(out, _mm512_setzero_ps());
+            _mm512_store_ps(out.add(PANEL / 2), _mm512_setzero_ps());
+        }
         let mut start = 0;
         let mut scales = tile.scales;
         while start < tile.groups {
@@ -240,18 +241,27 @@ unsafe fn scaled_sums<D: Dot, const R: usize>(tile: &Tile) {
             }
             let left = _mm512_load_ps(scales);
             let right = _mm512_load_ps(scales.add(PANEL / 2));
-            for (totals, sums) in totals.iter_mut().zip(sums) {
-                totals[0] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[0]), left, totals[0]);
-                totals[1] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[1]), right, totals[1]);
+            for (row, sums) in sums.into_iter().enumerate() {
+                let out = tile.sums.add(row * PANEL);
+                add_scaled(out, sums[0], left);
+                add_scaled(out.add(PANEL / 2), sums[1], right);
             }
             scales = scales.add(PANEL);
             start = end;
         }
-        for (row, [left, right]) in totals.into_iter().enumerate() {
-            let out = tile.sums.add(row * PANEL);
-            _mm512_store_ps(out, left);
-            _mm512_store_ps(out.add(PANEL / 2), right);
-        }
+    }
+}
+
+/// `totals += sums * scales`.
+///
+/// # Safety
+/// `totals` points to a vector at a cache line.
+#[inline(always)]
+unsafe fn add_scaled(totals: *mut f32, sums: __m512i, scales: __m512) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let total = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums), scales, _mm512_load_ps(totals));
+        _mm512_store_ps(totals, total);
     }
 }
 

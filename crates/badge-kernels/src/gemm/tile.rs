@@ -54,7 +54,8 @@ pub(crate) struct Tile {
 /// The machine has the instruction set; `input` points to that many rows of `groups` units;
 /// `panel` to `32 * groups` units at a cache line; `sums` to 32 numbers a row at a cache line; for
 /// int8 `scales` to 32 numbers at a cache line for every run that has begun. A *wide* function
-/// takes one row and [`WIDE`] panels that lie one after the other, and leaves as many rows of sums.
+/// takes one row and a fixed number of panels that lie one after the other, and leaves as many rows
+/// of sums.
 pub(crate) type TileFunction = unsafe fn(&Tile);
 
 /// Sums of a tile.
@@ -115,28 +116,26 @@ pub(crate) fn functions(isa: Isa, precision: Precision) -> &'static [TileFunctio
     }
 }
 
-/// Panels that a wide tile function multiplies one row with.
+/// Panels at most that a wide tile function multiplies one row with.
 pub(crate) const WIDE: usize = 4;
 
-/// The function for a single row and [`WIDE`] panels that lie one after the other, where there is
-/// one; it leaves the sums of each panel in a row of the buffer of its own.
-pub(crate) fn wide(isa: Isa, precision: Precision) -> Option<TileFunction> {
+/// The functions for a single row and 1 to [`WIDE`] panels that lie one after the other, where there
+/// are any; they leave the sums of each panel in a row of the buffer of its own.
+pub(crate) fn wide(isa: Isa, precision: Precision) -> Option<&'static [TileFunction; WIDE]> {
     match (isa, precision) {
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512(_), Precision::F32) => Some(avx512::F32_WIDE),
+        (Isa::Avx512(_), Precision::F32) => Some(&avx512::F32_WIDE),
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512(has), Precision::Bf16) if has.bf16() => Some(avx512::BF16_WIDE),
+        (Isa::Avx512(has), Precision::Bf16) if has.bf16() => Some(&avx512::BF16_WIDE),
         _ => None,
     }
 }
 
 /// The highest tile of an instruction set.
-pub(crate) fn rows_max(isa: Isa, precision: Precision) -> usize {
-    match (isa, precision) {
+pub(crate) fn rows_max(isa: Isa) -> usize {
+    match isa {
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx2(_), _) => avx2::ROWS,
-        #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512(_), Precision::Int8) => avx512::INT8_ROWS,
+        Isa::Avx2(_) => avx2::ROWS,
         _ => TILE_ROWS,
     }
 }
@@ -157,3 +156,16 @@ macro_rules! heights {
     };
 }
 pub(crate) use heights;
+
+/// A table of one wide tile function a number of panels.
+macro_rules! widths {
+    ($function:ident < $dot:ty >) => {
+        [
+            $function::<$dot, 1>,
+            $function::<$dot, 2>,
+            $function::<$dot, 3>,
+            $function::<$dot, 4>,
+        ]
+    };
+}
+pub(crate) use widths;

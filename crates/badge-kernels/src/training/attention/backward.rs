@@ -249,7 +249,7 @@ impl<T: Factor> Head<'_, T> {
 
     /// `length` rows as tiles of nearly the same height.
     fn tiles_of(&self, length: usize) -> impl Iterator<Item = Range<usize>> + use<T> {
-        let tiles = length.div_ceil(tile::rows_max(self.job.isa, T::PRECISION));
+        let tiles = length.div_ceil(tile::rows_max(self.job.isa));
         (0..tiles).map(move |index| length * index / tiles..length * (index + 1) / tiles)
     }
 
