@@ -128,4 +128,12 @@ pub enum Error {
         /// What is wrong, naming the key, and what would be right.
         problem: String,
     },
+    /// A setting of the controller that cannot be meant.
+    #[error("{name}: {problem}")]
+    Setting {
+        /// Which.
+        name: &'static str,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
 }

@@ -3,7 +3,8 @@
 //! Reading order: a [`config`] describes a backbone; [`exit`] says where exits sit, [`bypass`]
 //! and [`exit_head`] what feeds them; an exit answers with a [`distribution`]; two distributions have a
 //! [`divergence`]; a [`policy`] watches the exits and decides when to stop; [`cost`] says what was
-//! saved. [`calibration`] chooses among policies and says what may be promised of the choice.
+//! saved. [`calibration`] chooses among policies and says what may be promised of the choice;
+//! [`controller`] moves among such choices as load asks.
 //! [`checkpoint`] knows the name and shape of every weight.
 //!
 //! This crate knows nothing of tensor libraries, threads, clocks, files or the network: it reads
@@ -14,6 +15,7 @@ pub mod bypass;
 pub mod calibration;
 pub mod checkpoint;
 pub mod config;
+pub mod controller;
 pub mod cost;
 pub mod distribution;
 pub mod divergence;

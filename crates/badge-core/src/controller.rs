@@ -1,0 +1,222 @@
+//! The SLO controller: how deep to go so that answers are in time, and never below what is certified.
+//!
+//! A [`Ladder`] holds the settings that a calibration has certified. At every tick
+//! ([`Settings::tick_seconds`]) a server tells the [`Controller`] its [`Load`] and publishes the
+//! [`Command`] that comes back; [`Command::admit`] and [`Command::level`] say what follows for one
+//! request. [`ServiceEstimate`] measures how fast batches get done.
+//!
+//! Everything here is a pure function of what it is given: time comes in as a number, nothing is
+//! random, and the same loads give the same commands. The law and why it is as it is:
+//! `docs/controller.md`.
+//!
+//! ```text
+//! T̂    = max(w, Q d / μ̂) + Ŝ(d)                    predicted sojourn
+//! T*   = σ · SLO                                    what it is steered at
+//! d_fb = a feedback loop on T̂ / T*                  fast attack, slow release
+//! d_q  = (T* - s0) μ̂ / Q                            the depth at which the backlog just fits
+//! d    = clip(min(d_fb, d_q), d_floor, 1)
+//! ```
+
+mod audit;
+mod budget;
+mod class;
+mod command;
+mod feedback;
+mod ladder;
+mod load;
+mod order;
+mod service_estimate;
+mod set_point;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+pub use audit::{AUDIT_ONE_IN, AuditReport};
+pub use class::{Class, PerClass};
+pub use command::{ADMISSION_MARGIN, Admission, Ask, Command};
+pub use ladder::{FixedReason, Ladder, Level};
+pub use load::{Load, Service};
+pub use order::QueueOrder;
+pub use service_estimate::ServiceEstimate;
+pub use settings::{
+    Budget, SET_POINT_SHARE, SET_POINT_SHARES, Settings, TICK_SECONDS, TICKS_PER_SLO,
+};
+
+use audit::Audit;
+use budget::VirtualQueue;
+use feedback::{Feedback, is_calm};
+use order::StandingQueue;
+use set_point::SetPoint;
+
+/// The state machine.
+///
+/// # Example
+/// ```
+/// use badge_core::controller::{Controller, Ladder, Load, PerClass, Service, Settings};
+///
+/// let mut controller = Controller::new(Settings::new(0.1)?, Ladder::full_only());
+/// let load = Load {
+///     now: 12.5,
+///     queued: PerClass { normal: 400.0, ..PerClass::default() },
+///     service: Service { rate: 1000.0, ..Service::default() },
+///     ..Load::default()
+/// };
+/// let command = controller.tick(&load);
+/// assert!((command.sojourn - 0.4).abs() < 1e-9);
+/// // Late as everything is: without a certified level there is no depth to give away.
+/// assert_eq!((command.depth, command.levels.normal), (1.0, 0));
+/// # Ok::<(), badge_core::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Controller {
+    settings: Settings,
+    ladder: Ladder,
+    /// The shallowest level that may be used; the audit moves it up.
+    floor_level: usize,
+    feedback: Feedback,
+    spent: VirtualQueue,
+    standing: StandingQueue,
+    set_point: SetPoint,
+    audit: Audit,
+    /// The depth of the last tick, which the present state of the queue comes from.
+    depth: f64,
+    levels: PerClass<usize>,
+}
+
+impl Controller {
+    /// A controller that begins at full depth.
+    pub fn new(settings: Settings, ladder: Ladder) -> Self {
+        Self {
+            settings,
+            floor_level: ladder.levels().len() - 1,
+            ladder,
+            feedback: Feedback::default(),
+            spent: VirtualQueue::default(),
+            standing: StandingQueue::default(),
+            set_point: SetPoint::default(),
+            audit: Audit::default(),
+            depth: 1.0,
+            levels: PerClass::default(),
+        }
+    }
+
+    /// What is promised.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Promises something else from the next tick on; depth, budget and audit stay as they are.
+    pub fn set_settings(&mut self, settings: Settings) {
+        self.settings = settings;
+    }
+
+    /// The settings to choose among.
+    pub fn ladder(&self) -> &Ladder {
+        &self.ladder
+    }
+
+    /// One tick, to be called every [`Settings::tick_seconds`].
+    pub fn tick(&mut self, load: &Load) -> Command {
+        let load = load.cleaned();
+        let slo = self.settings.slo();
+        if let Some(budget) = self.settings.budget() {
+            let spent = (&load.answered, &self.levels);
+            self.spent.tick(budget, &self.ladder, spent);
+        }
+        let measured = (load.sojourn_quantile, slo);
+        self.set_point.tick(load.now, measured, self.depth);
+        let floor = self.floor();
+        let sojourn = sojourn(&load, self.depth, floor);
+        self.feedback.tick(sojourn, self.set_point_seconds(), floor);
+        let command = self.command(&load);
+        (self.depth, self.levels) = (command.depth, command.levels);
+        let waited = (load.head_age, slo);
+        self.standing.tick(load.now, waited, command.at_floor());
+        Command {
+            order: self.standing.order(load.now),
+            ..command
+        }
+    }
+
+    /// What the command is at this moment, between two ticks: the backlog may have grown. To be
+    /// asked when a batch is formed.
+    pub fn reconsider(&self, load: &Load) -> Command {
+        self.command(&load.cleaned())
+    }
+
+    /// Takes note of whether an early answer agreed with the full model's. Where agreement has fallen
+    /// below the certificate the floor rises by one level, for good: the texts are no longer those
+    /// of the calibration. Returns the new floor's level then.
+    pub fn audited(&mut self, agreed: bool) -> Option<usize> {
+        let floor = &self.ladder.levels()[self.floor_level];
+        let certified = floor.certified_agreement?;
+        if self.floor_level == 0 || !self.audit.record(agreed, certified) {
+            return None;
+        }
+        self.floor_level -= 1;
+        Some(self.floor_level)
+    }
+
+    /// What the audit has seen.
+    pub fn audit(&self) -> AuditReport {
+        self.audit.report()
+    }
+
+    /// d_floor in force.
+    fn floor(&self) -> f64 {
+        let floor = self.ladder.levels()[self.floor_level].depth;
+        let budget = self.settings.budget();
+        budget.map_or(floor, |budget| {
+            self.spent.floor(budget, &self.ladder, floor)
+        })
+    }
+
+    /// T*, in seconds.
+    fn set_point_seconds(&self) -> f64 {
+        self.set_point.share() * self.settings.slo()
+    }
+
+    /// d.
+    fn command_depth(&self, load: &Load, floor: f64) -> f64 {
+        let fitting = load
+            .service
+            .fitting_depth(&load.queued, self.set_point_seconds(), floor);
+        self.feedback.depth().min(fitting).clamp(floor, 1.0)
+    }
+
+    fn command(&self, load: &Load) -> Command {
+        let floor = self.floor();
+        let depth = self.command_depth(load, floor);
+        let sojourn = sojourn(load, depth, floor);
+        let set_point = self.set_point_seconds();
+        let level = |class: Class| self.ladder.at_depth(class.depth(depth, floor));
+        let rate = load.service.rate;
+        Command {
+            depth,
+            floor,
+            levels: PerClass::from_fn(level),
+            sojourn,
+            set_point,
+            order: self.standing.order(load.now),
+            audit: depth < 1.0 && is_calm(sojourn, set_point),
+            demand: (rate > 0.0).then(|| (load.arrival_rate / rate).min(f64::MAX)),
+            budget_spent: self
+                .settings
+                .budget()
+                .map(|budget| self.spent.spent(budget)),
+            slo: self.settings.slo(),
+            service: load.service,
+        }
+    }
+}
+
+/// T̂, in seconds.
+fn sojourn(load: &Load, depth: f64, floor: f64) -> f64 {
+    let drain = load.service.drain_seconds(&load.queued, depth, floor);
+    load.head_age.max(drain) + load.service.batch_seconds(depth)
+}
+
+/// The page on the controller, whose example is compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/controller.md")]
+struct ControllerPage;

@@ -1,0 +1,127 @@
+//! What the controller is told at every tick.
+
+use serde::Serialize;
+
+use super::class::{Class, PerClass};
+
+/// Numbers beyond this are taken for it: with times and work below it no product overflows.
+const LARGEST: f64 = 1e12;
+
+/// The state of a server at one moment.
+///
+/// **Work** is counted in full-depth units: one unit is one token through all M blocks, so that a
+/// request of n tokens that has yet to run b blocks is n b / M units. Times are in seconds.
+///
+/// What is not a finite number of 0 or more is taken for 0, which means "nothing known".
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+pub struct Load {
+    /// The time, from any fixed moment on; it does not run backwards.
+    pub now: f64,
+    /// Q: work that waits, by class, as if all of it went to full depth. What has begun counts with
+    /// the blocks it has yet to run.
+    pub queued: PerClass<f64>,
+    /// w: how long the request that has waited longest has been waiting.
+    pub head_age: f64,
+    /// How fast work gets done.
+    pub service: Service,
+    /// λ̂: work that arrives, in units per second. It is reported as demand and steers nothing.
+    pub arrival_rate: f64,
+    /// Answers since the last tick; they are what a budget of accuracy counts.
+    pub answered: PerClass<f64>,
+    /// The quantile of measured sojourn times that the SLO is about (such as p99), over the last
+    /// seconds. It moves the set-point; none leaves that where it is.
+    pub sojourn_quantile: Option<f64>,
+}
+
+/// How fast work gets done: measured, or known.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+pub struct Service {
+    /// μ̂: work executed in a second, in units per second; 0 while nothing has been measured.
+    pub rate: f64,
+    /// s0: seconds that a batch takes whatever is in it.
+    pub fixed: f64,
+    /// c: seconds per unit of executed work.
+    pub per_work: f64,
+    /// Work of the next batch, in units.
+    pub batch: f64,
+}
+
+impl Service {
+    /// Ŝ(d) = s0 + c · batch · d: seconds that the next batch takes at relative depth `depth`.
+    pub fn batch_seconds(&self, depth: f64) -> f64 {
+        self.fixed + self.per_work * self.batch * depth
+    }
+
+    /// Seconds until `queued` work is done where the command is `depth`: Σ Q_c d_c / μ̂; 0 while
+    /// the rate is not known.
+    pub fn drain_seconds(&self, queued: &PerClass<f64>, depth: f64, floor: f64) -> f64 {
+        if self.rate <= 0.0 {
+            return 0.0;
+        }
+        (executed(queued, depth, floor) / self.rate).min(LARGEST)
+    }
+
+    /// The greatest depth, from `floor` to 1, at which `queued` work and the batch's fixed time fit
+    /// into `seconds`; for one class of weight 1 this is `(T - s0) μ̂ / Q`. The floor where none
+    /// does, 1 while the rate is not known.
+    pub fn fitting_depth(&self, queued: &PerClass<f64>, seconds: f64, floor: f64) -> f64 {
+        let room = (seconds - self.fixed) * self.rate;
+        let fits = |depth: f64| executed(queued, depth, floor) <= room;
+        if self.rate <= 0.0 || fits(1.0) {
+            return 1.0;
+        }
+        let (mut fitting, mut exceeding) = (floor, 1.0);
+        // Executed work rises with depth; 50 halvings leave no more than rounding.
+        for _ in 0..50 {
+            let middle = 0.5 * (fitting + exceeding);
+            if fits(middle) {
+                fitting = middle;
+            } else {
+                exceeding = middle;
+            }
+        }
+        fitting
+    }
+
+    pub(super) fn cleaned(self) -> Self {
+        Self {
+            rate: cleaned(self.rate),
+            fixed: cleaned(self.fixed),
+            per_work: cleaned(self.per_work),
+            batch: cleaned(self.batch),
+        }
+    }
+}
+
+/// What of `queued` is executed where the command is `depth`.
+fn executed(queued: &PerClass<f64>, depth: f64, floor: f64) -> f64 {
+    let of = |class: Class| queued.of(class) * class.depth(depth, floor);
+    Class::ALL.into_iter().map(of).sum()
+}
+
+impl Load {
+    /// The same with everything impossible taken for 0.
+    pub(super) fn cleaned(&self) -> Self {
+        Self {
+            now: cleaned(self.now),
+            queued: cleaned_classes(&self.queued),
+            head_age: cleaned(self.head_age),
+            service: self.service.cleaned(),
+            arrival_rate: cleaned(self.arrival_rate),
+            answered: cleaned_classes(&self.answered),
+            sojourn_quantile: self.sojourn_quantile.filter(|seconds| seconds.is_finite()),
+        }
+    }
+}
+
+pub(super) fn cleaned_classes(values: &PerClass<f64>) -> PerClass<f64> {
+    PerClass::from_fn(|class| cleaned(*values.of(class)))
+}
+
+fn cleaned(value: f64) -> f64 {
+    if value.is_finite() {
+        value.clamp(0.0, LARGEST)
+    } else {
+        0.0
+    }
+}
