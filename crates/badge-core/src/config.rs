@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::bypass::BypassConfig;
+use crate::distribution::PredictionKind;
 use crate::error::{Error, Result};
 use crate::exit::{Depth, ExitPlan, Pooler};
 use crate::exit_head::ExitHead;
@@ -338,6 +339,19 @@ impl HeadConfig {
     /// Number of logits of every exit, `C`.
     pub fn outputs(&self) -> usize {
         self.labels.len()
+    }
+
+    /// What the exits answer.
+    pub fn prediction_kind(&self) -> PredictionKind {
+        match self.problem {
+            ProblemType::SingleLabel => PredictionKind::SingleLabel {
+                classes: self.outputs(),
+            },
+            ProblemType::MultiLabel => PredictionKind::MultiLabel {
+                labels: self.outputs(),
+            },
+            ProblemType::Regression => PredictionKind::Regression,
+        }
     }
 
     fn from_keys(keys: &Keys) -> Result<Self> {

@@ -5,8 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use badge_core::checkpoint::{Checkpoint, layout};
-use badge_core::config::{CONFIG_FILE, HeadConfig, ModelConfig, ProblemType};
-use badge_core::distribution::PredictionKind;
+use badge_core::config::{CONFIG_FILE, ModelConfig};
 use badge_core::exit::Depth;
 use badge_core::policy::{ModelExits, Policy, PolicySpec};
 use badge_kernels::isa::Isa;
@@ -119,7 +118,7 @@ impl Engine {
         let blocks = config.backbone.blocks;
         let profile = Profile::new(options.profiling, blocks);
         Ok(Self {
-            exits: model_exits(&config),
+            exits: ModelExits::of(&config),
             machine: Machine::new(Pool::new(isa, options.threads), profile),
             space: Workspace::new(&config, &model, &options, precisions),
             costs: CostModel::new(blocks),
@@ -389,29 +388,5 @@ fn check(options: &EngineOptions) -> Result<()> {
     match counts.iter().find(|(_, count)| *count == 0) {
         Some((option, _)) => Err(Error::Option { option }),
         None => Ok(()),
-    }
-}
-
-/// The exits of a model, as far as policies are concerned.
-fn model_exits(config: &ModelConfig) -> ModelExits {
-    let exits = config.exits();
-    let plain = ModelExits::new(exits.exits, kind(&config.head));
-    if exits.lte {
-        plain.with_learning_to_exit()
-    } else {
-        plain
-    }
-}
-
-/// What the exits of a model answer.
-fn kind(head: &HeadConfig) -> PredictionKind {
-    match head.problem {
-        ProblemType::SingleLabel => PredictionKind::SingleLabel {
-            classes: head.outputs(),
-        },
-        ProblemType::MultiLabel => PredictionKind::MultiLabel {
-            labels: head.outputs(),
-        },
-        ProblemType::Regression => PredictionKind::Regression,
     }
 }

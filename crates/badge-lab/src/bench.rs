@@ -3,10 +3,11 @@
 //!
 //! [`timing`] takes the times, [`machine`] the machine's peaks, [`work`] counts what was computed.
 //! One module an experiment: [`latency`], [`throughput`], [`exit_shares`] and [`load`] on a
-//! [`Subject`], [`training`] on the trainer's model, [`kernels`] without one. Each gives rows, which
+//! [`Subject`], [`training`] and [`heads`] on the trainer's model, [`kernels`] without one. Each gives rows, which
 //! a [`Report`] holds with the machine they come from.
 
 pub mod exit_shares;
+pub mod heads;
 pub mod kernels;
 pub mod latency;
 pub mod load;
@@ -30,7 +31,6 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::evaluation::prediction_kind;
 use machine::{BenchMachine, Peaks, Rates};
 
 /// What a benchmark answers: rows, and the machine they come from.
@@ -114,7 +114,7 @@ pub fn read_config(directory: &Path) -> Result<ModelConfig> {
 ///
 /// When it does not fit the model's exits.
 pub fn policy(config: &ModelConfig, spec: &PolicySpec) -> Result<Policy> {
-    Ok(spec.build(&config.exits().exits, prediction_kind(&config.head))?)
+    Ok(spec.build(&config.exits().exits, config.head.prediction_kind())?)
 }
 
 /// Checks that a model can take inputs of these lengths; `origin` names the flag or file they

@@ -18,7 +18,8 @@ use badge_core::calibration::temperature::Temperature;
 use badge_core::calibration::{
     CALIBRATION_FILE, Certificate, ExitCalibration, Goal, LossKind, OperatingPoint,
 };
-use badge_core::policy::PolicySpec;
+use badge_core::config::ModelConfig;
+use badge_core::policy::{ModelExits, PolicySpec};
 use badge_tasks::file;
 use rayon::prelude::*;
 use serde::Serialize;
@@ -144,9 +145,9 @@ pub struct Origin<'a> {
 /// When there are too few rows to speak of, or a loss cannot be measured.
 pub fn calibrate(dev: &DevOutputs, request: &Request) -> Result<Search> {
     ensure!(dev.rows() > 0, "the dev split holds no rows");
-    let model = dev.subject().model_exits();
+    let model = dev.subject().model_exits;
     let exits = Exits {
-        model: &model,
+        model,
         target_range: request.target_range,
     };
     let mut search = Search {
@@ -356,4 +357,21 @@ pub fn read(directory: &Path) -> Result<Option<ExitCalibration>> {
     Ok(Some(
         calibration.with_context(|| format!("{}", directory.display()))?,
     ))
+}
+
+/// A model's exits with the temperatures of its calibration, if it has one.
+///
+/// # Errors
+/// When the calibration is of a model with other exits.
+pub fn calibrated_exits(
+    config: &ModelConfig,
+    calibration: Option<&ExitCalibration>,
+) -> Result<ModelExits> {
+    let exits = ModelExits::of(config);
+    match calibration.map(|calibration| &calibration.temperatures) {
+        Some(temperatures) if !temperatures.is_empty() => {
+            Ok(exits.with_temperatures(temperatures.clone())?)
+        }
+        _ => Ok(exits),
+    }
 }

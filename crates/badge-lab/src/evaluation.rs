@@ -5,9 +5,9 @@ mod turns;
 use std::sync::Arc;
 
 use anyhow::Result;
-use badge_core::config::{HeadConfig, ModelConfig, ProblemType};
+use badge_core::config::ModelConfig;
 use badge_core::cost::{ExitHistogram, MacTotals, ModelShape, TimeTotals};
-use badge_core::distribution::{ContinueProbability, Prediction, PredictionKind};
+use badge_core::distribution::{ContinueProbability, Prediction};
 use badge_core::exit::Depth;
 use badge_core::policy::{ModelExits, Policy, PolicySpec};
 use badge_tasks::{LabelSpace, MetricKind, Split, Target};
@@ -20,30 +20,6 @@ use crate::interval::{Interval, bootstrap};
 use crate::replay::exit_points;
 
 pub use turns::{Timed, Turns};
-
-/// The kind of answer that a model's exits give.
-pub fn prediction_kind(head: &HeadConfig) -> PredictionKind {
-    match head.problem {
-        ProblemType::SingleLabel => PredictionKind::SingleLabel {
-            classes: head.outputs(),
-        },
-        ProblemType::MultiLabel => PredictionKind::MultiLabel {
-            labels: head.outputs(),
-        },
-        ProblemType::Regression => PredictionKind::Regression,
-    }
-}
-
-/// A model's exits, as far as policies are concerned.
-pub fn model_exits(config: &ModelConfig) -> ModelExits {
-    let exits = config.exits();
-    let plain = ModelExits::new(exits.exits, prediction_kind(&config.head));
-    if exits.lte {
-        plain.with_learning_to_exit()
-    } else {
-        plain
-    }
-}
 
 /// The sizes that a model's cost follows from.
 pub fn model_shape(config: &ModelConfig) -> ModelShape {
@@ -59,6 +35,8 @@ pub fn model_shape(config: &ModelConfig) -> ModelShape {
 pub struct Subject<'a> {
     /// What the model is.
     pub config: &'a ModelConfig,
+    /// Its exits, as far as policies are concerned.
+    pub model_exits: &'a ModelExits,
     /// The rows with their labels.
     pub split: &'a Split,
     /// The same as token ids.
@@ -210,17 +188,12 @@ impl Subject<'_> {
         })
     }
 
-    /// The model's exits, as far as policies are concerned.
-    pub fn model_exits(&self) -> ModelExits {
-        model_exits(self.config)
-    }
-
     /// Builds a policy for the model.
     ///
     /// # Errors
     /// When the model cannot run the policy.
     pub fn policy(&self, spec: &PolicySpec) -> Result<Arc<Policy>> {
-        Ok(Arc::new(spec.build_for(&self.model_exits())?))
+        Ok(Arc::new(spec.build_for(self.model_exits)?))
     }
 
     /// Reads stored logits as predictions and answers.
@@ -228,7 +201,7 @@ impl Subject<'_> {
     /// # Errors
     /// When a logit is not finite.
     pub fn outputs(&self, logits: &ExitLogits) -> Result<ExitOutputs> {
-        let kind = prediction_kind(&self.config.head);
+        let kind = self.config.head.prediction_kind();
         let mut outputs = ExitOutputs {
             predictions: Vec::with_capacity(logits.rows()),
             continuations: Vec::with_capacity(logits.rows()),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use badge_core::calibration::{ExitCalibration, Goal};
-use badge_core::policy::{DivergenceBased, FixedDepth, PolicySpec};
+use badge_core::policy::{DivergenceBased, FixedDepth, ModelExits, PolicySpec};
 use badge_tasks::{Example, LabelSpace, MetricKind, TaskData, TokenCache, Tokenizer, score};
 use badge_train::Device;
 use badge_train::data::EncodedSplit;
@@ -171,8 +171,10 @@ impl Quickstart {
         let (metric, labels) = (self.data.task.metric, &self.data.task.label_space);
         let encoded = |split| EncodedSplit::new(split, &tokenizer, TOKENS_MAX, &TokenCache::off());
         let dev_rows = encoded(&self.data.dev)?;
+        let exits = ModelExits::of(&config);
         let dev = Subject {
             config: &config,
+            model_exits: &exits,
             split: &self.data.dev,
             encoded: &dev_rows,
             metric,
@@ -290,7 +292,7 @@ impl Quickstart {
     pub fn show(&self, model: &mut dyn Inference, policy: &PolicySpec) -> Result<Vec<ShownLine>> {
         let tokenizer = self.tokenizer()?;
         let config = model.config();
-        let kind = crate::evaluation::prediction_kind(&config.head);
+        let kind = config.head.prediction_kind();
         let policy = Arc::new(policy.build(&config.exits().exits, kind)?);
         let labels = &self.data.task.label_space;
         SHOWN_LINES

@@ -221,14 +221,11 @@ fn specs(
     outputs: &ExitOutputs,
     families: &[Family],
 ) -> Result<Vec<(Family, PolicySpec)>> {
-    let exits = subject.model_exits();
-    let grid = Grid {
-        exits: &exits,
-        outputs,
-    };
+    let exits = subject.model_exits;
+    let grid = Grid { exits, outputs };
     let mut specs = vec![(Family::Full, PolicySpec::Full)];
     for family in families {
-        family.check(&exits).with_context(|| format!("{family}"))?;
+        family.check(exits).with_context(|| format!("{family}"))?;
         let of_family = grid.specs(*family)?.into_iter();
         specs.extend(of_family.map(|spec| (*family, spec)));
     }

@@ -7,10 +7,9 @@ use std::sync::Arc;
 
 use badge_core::config::ModelConfig;
 use badge_core::distribution::{Prediction, PredictionKind};
-use badge_core::policy::{Policy, PolicySpec};
+use badge_core::policy::{ModelExits, Policy, PolicySpec};
 use badge_engine::EngineOptions;
 use badge_engine::kernels::isa::Isa;
-use badge_lab::evaluation::model_exits;
 use badge_lab::fine_tune::PackedEvaluator;
 use badge_lab::inference::{Inference, PackedInference, Reference};
 use badge_tasks::Encoding;
@@ -90,7 +89,7 @@ fn policies(config: &ModelConfig) -> Vec<Arc<Policy>> {
         "pcee:tau=0.9,t=2",
         "vote:tau=1.4",
     ];
-    let exits = model_exits(config);
+    let exits = ModelExits::of(config);
     let fitting = match exits.kind() {
         PredictionKind::SingleLabel { .. } => &by_kind[..],
         PredictionKind::MultiLabel { .. } => &by_kind[..3],

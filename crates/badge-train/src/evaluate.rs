@@ -10,6 +10,7 @@ use crate::features::Features;
 use crate::loss::Targets;
 use crate::method::{Method, Moment};
 use crate::model::{ExitOutput, Junction, Mode, ModelInput, MultiExitModel};
+use crate::step::Backpropagation;
 
 /// The logits of E exits on N rows: computed once, then any policy replays them.
 #[derive(Debug, Clone, PartialEq)]
@@ -179,14 +180,15 @@ pub fn evaluate(
 /// What the heads of a frozen backbone say about every row, and the loss of a method's stage: the
 /// mean over rows.
 pub(crate) fn evaluate_heads(
-    model: &MultiExitModel,
+    backpropagation: &mut Backpropagation,
     (method, moment): (&dyn Method, &Moment),
     (features, split): (&Features, &EncodedSplit),
 ) -> Result<(ExitLogits, f64)> {
+    let model = backpropagation.model();
     let mut all = ExitLogits::zeros(model, split.len());
     let mut loss = 0.0;
     for rows in split.evaluation_batches(EVALUATION_BATCH) {
-        let (taps, pass) = features.batch(model, (split, &rows), Mode::Evaluation)?;
+        let (taps, pass) = features.batch(backpropagation, (split, &rows), Mode::Evaluation)?;
         let outputs = model.heads().forward_all(&taps, pass)?;
         all.set(&rows, &outputs)?;
         let truth: Vec<_> = rows.iter().map(|row| &split.targets()[*row]).collect();

@@ -8,13 +8,14 @@ use crate::error::Result;
 use crate::evaluate::EVALUATION_BATCH;
 use crate::framework::Tensor;
 use crate::model::{BlockTaps, HeadPass, Mode, ModelInput, MultiExitModel, Tap};
+use crate::step::Backpropagation;
 
 /// Features larger than this are computed anew for every batch.
 const BYTES_MAX: usize = 4 << 30;
 
 /// What the heads read of every row of a split.
 #[derive(Debug)]
-pub(crate) enum Features {
+pub enum Features {
     /// \[CLS\] rows in memory.
     Stored(Store),
     /// Nothing: there is no room, or an exit reads all rows of its block.
@@ -23,14 +24,18 @@ pub(crate) enum Features {
 
 /// `[N, D]` of every block that carries an exit and every tap.
 #[derive(Debug)]
-pub(crate) struct Store {
+pub struct Store {
     tables: BTreeMap<(usize, Tap), Vec<f32>>,
     width: usize,
 }
 
 impl Features {
     /// Runs the backbone over a split, if what the heads read of it can be kept.
-    pub(crate) fn of(model: &MultiExitModel, split: &EncodedSplit) -> Result<Self> {
+    ///
+    /// # Errors
+    /// When the framework refuses an operation.
+    pub fn of(backpropagation: &mut Backpropagation, split: &EncodedSplit) -> Result<Self> {
+        let model = backpropagation.model();
         let (taps, exits) = (model.heads().taps(), model.config().exits().exits.count());
         let width = model.config().backbone.hidden;
         let bytes = taps.len() * exits * split.len() * width * size_of::<f32>();
@@ -43,7 +48,7 @@ impl Features {
         };
         for rows in split.evaluation_batches(EVALUATION_BATCH) {
             let input = ModelInput::of_batch(&split.batch(&rows), model.device())?;
-            for (block, taps) in model.constant_taps(&input)? {
+            for (block, taps) in backpropagation.constant_taps(&input)? {
                 for (tap, values) in taps.iter() {
                     let table = store.tables.entry((block, tap));
                     let table = table.or_insert_with(|| vec![0.0; split.len() * width]);
@@ -60,10 +65,11 @@ impl Features {
     /// The taps of some rows, and a pass of the heads over them.
     pub(crate) fn batch(
         &self,
-        model: &MultiExitModel,
+        backpropagation: &mut Backpropagation,
         (split, rows): (&EncodedSplit, &[usize]),
         mode: Mode,
     ) -> Result<(Vec<(usize, BlockTaps)>, HeadPass)> {
+        let model = backpropagation.model();
         match self {
             Self::Stored(store) => {
                 let lengths = rows.iter().map(|row| split.lengths()[*row]).collect();
@@ -73,7 +79,7 @@ impl Features {
             Self::Recomputed => {
                 let input = ModelInput::of_batch(&split.batch(rows), model.device())?;
                 let pass = HeadPass::new(input.lengths.clone(), mode.stream());
-                Ok((model.constant_taps(&input)?, pass))
+                Ok((backpropagation.constant_taps(&input)?, pass))
             }
         }
     }

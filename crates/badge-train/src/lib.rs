@@ -10,7 +10,6 @@
 mod adding_a_method {}
 
 mod error;
-mod features;
 mod framework;
 mod fused;
 mod ops;
@@ -19,6 +18,7 @@ mod threads;
 pub mod checkpoint;
 pub mod data;
 pub mod evaluate;
+pub mod features;
 pub mod gradients;
 pub mod infer;
 pub mod loss;

@@ -105,6 +105,12 @@ impl Parameters {
         Ok(())
     }
 
+    /// Overwrites one variable with another's values.
+    pub(crate) fn copy(&self, from: &str, to: &str) -> Result<()> {
+        // A copy of its own: the two must not share their storage.
+        Ok(self.variables[to].set(&self.tensor(from).copy()?)?)
+    }
+
     /// A hash of every name and value.
     pub(crate) fn sha256(&self) -> Result<String> {
         let mut hasher = ContentHasher::new();

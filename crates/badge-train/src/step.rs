@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::EncodedSplit;
 use crate::error::{Error, Result};
+use crate::features::Features;
 use crate::framework::Device;
 use crate::fused::{FusedBackbone, TapGradients};
 use crate::gradients::Gradients;
@@ -47,6 +49,27 @@ impl<'a> Backpropagation<'a> {
             None
         };
         Ok(Self { model, fused })
+    }
+
+    /// The model that passes are computed of.
+    pub fn model(&self) -> &'a MultiExitModel {
+        self.model
+    }
+
+    /// The taps of every block that carries an exit, as constants, without dropout: all that heads
+    /// on a frozen backbone read.
+    pub(crate) fn constant_taps(&mut self, input: &ModelInput) -> Result<Vec<(usize, BlockTaps)>> {
+        let model = self.model;
+        let Some(fused) = &mut self.fused else {
+            return model.constant_taps(input);
+        };
+        input.check(&model.config().backbone)?;
+        let heads = model.heads();
+        let wanted = (heads.taps(), |block| heads.has_exit(block));
+        let taps = fused.forward(model.parameters(), (input, None), wanted)?;
+        let taps = taps.into_iter();
+        taps.map(|(block, taps)| Ok((block, taps.map(|tap| Ok(tap.detach()))?)))
+            .collect()
     }
 
     /// The loss of a batch and the gradients of what learns at this moment.
@@ -124,15 +147,22 @@ pub fn forward_backward(
     Ok((loss, gradients))
 }
 
-/// The same of heads on the taps of a frozen backbone.
-pub(crate) fn heads_forward_backward(
-    model: &MultiExitModel,
+/// The same of heads on the features of a frozen backbone, for some rows of a split.
+///
+/// # Errors
+/// When the framework refuses an operation.
+pub fn heads_forward_backward(
+    backpropagation: &mut Backpropagation,
     method: &dyn Method,
-    (taps, pass, targets): (&[(usize, BlockTaps)], HeadPass, &Targets),
-    moment: &Moment,
+    (features, split, rows): (&Features, &EncodedSplit, &[usize]),
+    (moment, mode): (&Moment, Mode),
 ) -> Result<(Loss, Gradients)> {
-    let outputs = model.heads().forward_all(taps, pass)?;
-    let loss = method.loss(&outputs, targets, moment)?;
+    let model = backpropagation.model();
+    let truth: Vec<_> = rows.iter().map(|row| &split.targets()[*row]).collect();
+    let targets = Targets::new(model.config().head.problem, &truth, model.device())?;
+    let (taps, pass) = features.batch(backpropagation, (split, rows), mode)?;
+    let outputs = model.heads().forward_all(&taps, pass)?;
+    let loss = method.loss(&outputs, &targets, moment)?;
     let gradients = gradients(model, method, &loss, moment)?;
     Ok((loss, gradients))
 }

@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::time::Instant;
 
+use badge_core::checkpoint::layout::{self, Initial, Part};
 use badge_tasks::{BatchOrder, LabelSpace, MetricKind, Split};
 
 pub use config::TrainConfig;
@@ -194,11 +195,10 @@ impl<'a> Trainer<'a> {
         let start = Instant::now();
         let index = self.progress.stage.index;
         let plan = self.model.config().exits().exits;
-        let backbone = badge_core::checkpoint::layout::Part::Backbone;
-        let features = if self.method.trains(index, backbone, &plan) {
+        let features = if self.method.trains(index, Part::Backbone, &plan) {
             None
         } else {
-            let of = |split| Features::of(self.model, split);
+            let mut of = |split| Features::of(&mut self.backpropagation, split);
             Some((of(self.data.train)?, of(self.data.dev)?))
         };
         let peak = match self.config.head_learning_rate {
@@ -226,6 +226,7 @@ impl<'a> Trainer<'a> {
         let file = self.directory.join(SAFETENSORS_FILE).display().to_string();
         let mut best = read_checkpoint(self.directory)?;
         self.model.parameters().set(&mut best, &file)?;
+        self.start_bypasses(index)?;
         self.optimizer = AdamW::new(self.config.optimizer);
         self.progress.stage = StageStart {
             index,
@@ -234,6 +235,25 @@ impl<'a> Trainer<'a> {
         };
         self.progress.best = None;
         self.save()
+    }
+
+    /// Lets the bypasses that only now begin to learn start from what their blocks have become: a
+    /// bypass's LayerNorm is a copy of its block's, and its exit then reads what it did before.
+    fn start_bypasses(&self, stage: usize) -> Result<()> {
+        let config = self.model.config();
+        let plan = config.exits().exits;
+        let learns = |stage, part| self.method.trains(stage, part, &plan);
+        let parameters = self.model.parameters();
+        for spec in layout::of_model(config) {
+            let (Part::Bypass(_), Initial::CopyOf(source)) = (spec.part, &spec.initial) else {
+                continue;
+            };
+            let is_new = (0..stage).all(|earlier| !learns(earlier, spec.part));
+            if is_new && learns(stage, spec.part) {
+                parameters.copy(source, &spec.name)?;
+            }
+        }
+        Ok(())
     }
 
     fn save(&self) -> Result<()> {
@@ -336,9 +356,6 @@ impl<'a> Trainer<'a> {
     /// One forward and backward pass over a batch, and the tokens it took.
     fn pass(&mut self, rows: &[usize], run: &StageRun) -> Result<(Loss, Gradients, usize)> {
         let batch = self.data.train.batch(rows);
-        let problem = self.model.config().head.problem;
-        let truth: Vec<_> = batch.targets.iter().collect();
-        let targets = Targets::new(problem, &truth, self.model.device())?;
         let moment = self.moment();
         let mode = Mode::Training {
             seed: self.config.seed,
@@ -349,12 +366,16 @@ impl<'a> Trainer<'a> {
         let (loss, gradients) = match &run.features {
             None => {
                 let input = ModelInput::of_batch(&batch, model.device())?;
+                let truth: Vec<_> = batch.targets.iter().collect();
+                let problem = model.config().head.problem;
+                let targets = Targets::new(problem, &truth, model.device())?;
                 let batch = (&input, &targets);
                 self.backpropagation.run(method, batch, (&moment, mode))?
             }
             Some((train, _)) => {
-                let (taps, pass) = train.batch(model, (self.data.train, rows), mode)?;
-                heads_forward_backward(model, method, (&taps, pass, &targets), &moment)?
+                let batch = (train, self.data.train, rows);
+                let backpropagation = &mut self.backpropagation;
+                heads_forward_backward(backpropagation, method, batch, (&moment, mode))?
             }
         };
         Ok((loss, gradients, batch.size() * batch.tokens))

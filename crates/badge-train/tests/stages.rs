@@ -213,6 +213,31 @@ fn the_second_stage_starts_from_the_best_epoch_of_the_first_and_leaves_it_bit_id
     }
 }
 
+/// With a step too small to see, bypasses stay as they began.
+#[test]
+fn bypasses_of_the_second_stage_start_from_the_fine_tuned_blocks() {
+    let model = model_config(|exits| exits.bypass = Some(BypassConfig::default()));
+    let config = TrainConfig {
+        head_learning_rate: Some(1e-12),
+        ..train_config(TWO_STAGE)
+    };
+    let (_, ran) = straight(&model, &config);
+    let (after, fresh) = (weights(&ran.model), weights(&fresh_model(&model)));
+    let largest_difference = |a: &[f32], b: &[f32]| {
+        let differences = a.iter().zip(b).map(|(a, b)| (a - b).abs());
+        differences.fold(0.0_f32, f32::max)
+    };
+    for block in 0..2 {
+        let of_block = format!("bert.encoder.layer.{block}.output.LayerNorm.weight");
+        let of_bypass = format!("bypasses.{block}.LayerNorm.weight");
+        let values = |checkpoint: &Checkpoint, name| checkpoint.get(name).unwrap().values.clone();
+        let bypass = values(&after, &of_bypass);
+        assert!(largest_difference(&bypass, &values(&after, &of_block)) < 1e-6);
+        // The block's own has moved since.
+        assert!(largest_difference(&bypass, &values(&fresh, &of_bypass)) > 1e-3);
+    }
+}
+
 #[test]
 fn an_interrupted_run_of_stages_goes_on_bit_by_bit_from_any_step() {
     let model = model_config(|exits| exits.lte = true);

@@ -1,5 +1,6 @@
 //! What a policy has to know of a model.
 
+use crate::config::ModelConfig;
 use crate::distribution::PredictionKind;
 use crate::error::{Error, Result};
 use crate::exit::ExitPlan;
@@ -35,6 +36,17 @@ impl ModelExits {
             kind,
             learns_to_exit: false,
             temperatures: None,
+        }
+    }
+
+    /// The exits of a model that is described so.
+    pub fn of(config: &ModelConfig) -> Self {
+        let exits = config.exits();
+        let plain = Self::new(exits.exits, config.head.prediction_kind());
+        if exits.lte {
+            plain.with_learning_to_exit()
+        } else {
+            plain
         }
     }
 

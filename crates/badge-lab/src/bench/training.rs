@@ -2,23 +2,24 @@
 
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use badge_core::config::{ModelConfig, ProblemType};
 use badge_core::cost::flops;
 use badge_tasks::{BatchOrder, Encoding, Target};
 use badge_train::data::EncodedSplit;
+use badge_train::features::Features;
 use badge_train::loss::Targets;
-use badge_train::method::{Joint, Moment};
+use badge_train::method::{Joint, Method, Moment, SecondStage, TwoStage};
 use badge_train::model::{Mode, ModelInput, MultiExitModel};
 use badge_train::optimizer::{AdamW, AdamWConfig};
 use badge_train::precision::Precision;
-use badge_train::step::{Backpropagation, PassSettings};
+use badge_train::step::{Backpropagation, PassSettings, heads_forward_backward};
 use serde::Serialize;
 
 use super::machine::Rates;
 use super::memory::{Resident, mebibytes};
 use super::percent_or_dash;
-use super::timing::{Repeats, Times};
+use super::timing::{Repeats, Times, in_turns};
 use crate::evaluation::model_shape;
 use crate::table::{Column, Table};
 
@@ -35,6 +36,26 @@ pub struct Training {
     counted: &'static str,
     /// The one setting.
     pub rows: Vec<TrainingRow>,
+    /// Heads on the frozen backbone, where these were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub second_stage: Option<SecondStageTimes>,
+}
+
+/// The second stage of two-stage training: heads learn on a frozen backbone whose features are
+/// stored, or computed for every batch.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SecondStageTimes {
+    epochs: usize,
+    /// Computing the features of all rows once.
+    features_seconds: f64,
+    /// An epoch on stored features, median over rounds.
+    stored_epoch_seconds: f64,
+    /// An epoch that runs the backbone for every batch, median over rounds.
+    recomputed_epoch_seconds: f64,
+    /// `recomputed / stored` epochs.
+    epoch_ratio: f64,
+    /// `epochs recomputed / (features + epochs stored)`.
+    stage_ratio: f64,
 }
 
 /// Times and memory of joint training.
@@ -225,7 +246,86 @@ pub fn training(
     Ok(Training {
         counted: COUNTED,
         rows: vec![row],
+        second_stage: None,
     })
+}
+
+/// Times an epoch of two-stage training's second stage with stored features and without, in turns.
+///
+/// # Errors
+///
+/// When the model has one exit alone, a row does not fit it, or training fails.
+pub fn second_stage(
+    (model, passes): (&MultiExitModel, PassSettings),
+    rows: &TrainingRows,
+    epochs: usize,
+    (repeats, seed): (Repeats, u64),
+) -> Result<SecondStageTimes> {
+    let method = TwoStage {
+        second: SecondStage::CrossEntropy,
+    };
+    let refused = method.check(&model.config().exits());
+    refused.map_err(|problem| anyhow!("--second-stage: {problem}"))?;
+    ensure!(epochs > 0, "--second-stage: 0 epochs take no time");
+    let mut backpropagation = Backpropagation::new(model, passes)?;
+    let start = Instant::now();
+    let stored = Features::of(&mut backpropagation, &rows.split)?;
+    let features_seconds = start.elapsed().as_secs_f64();
+    ensure!(
+        matches!(stored, Features::Stored(_)),
+        "--second-stage: exits of this model read more than can be stored"
+    );
+    let mut optimizer = AdamW::new(AdamWConfig::default());
+    let moment = Moment {
+        stage: 1,
+        ..Moment::first(1, seed)
+    };
+    let mut pass = 0;
+    let ways = [&stored, &Features::Recomputed];
+    // An epoch is long: one will do to warm up.
+    let repeats = Repeats {
+        warm_ups: 1,
+        ..repeats
+    };
+    let times = in_turns(ways.len(), repeats, |way| {
+        for batch in &rows.batches {
+            let mode = Mode::Training { seed, pass };
+            pass += 1;
+            let of = (ways[way], &rows.split, &batch[..]);
+            let (_, gradients) =
+                heads_forward_backward(&mut backpropagation, &method, of, (&moment, mode))?;
+            optimizer.step(model.parameters(), &gradients, RATE)?;
+        }
+        Ok(())
+    })?;
+    let [stored, recomputed] = &times[..] else {
+        unreachable!("two ways were timed")
+    };
+    let (stored_epoch_seconds, recomputed_epoch_seconds) = (stored.median(), recomputed.median());
+    let all = |epoch: f64| epochs as f64 * epoch;
+    Ok(SecondStageTimes {
+        epochs,
+        features_seconds,
+        stored_epoch_seconds,
+        recomputed_epoch_seconds,
+        epoch_ratio: recomputed.ratio_to(stored),
+        stage_ratio: all(recomputed_epoch_seconds) / (features_seconds + all(stored_epoch_seconds)),
+    })
+}
+
+impl SecondStageTimes {
+    fn to_text(&self) -> String {
+        format!(
+            "\nsecond stage: features once {:.2} s; an epoch of heads {:.3} s on them, {:.2} s with the \
+             backbone run for every batch ({:.1} times)\n{} epochs: {:.1} times\n",
+            self.features_seconds,
+            self.stored_epoch_seconds,
+            self.recomputed_epoch_seconds,
+            self.epoch_ratio,
+            self.epochs,
+            self.stage_ratio,
+        )
+    }
 }
 
 impl Training {
@@ -257,6 +357,10 @@ impl Training {
                 mebibytes(row.resident_peak),
             ]);
         }
-        table.to_text()
+        let mut text = table.to_text();
+        if let Some(second_stage) = &self.second_stage {
+            text += &second_stage.to_text();
+        }
+        text
     }
 }

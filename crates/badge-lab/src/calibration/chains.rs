@@ -68,6 +68,15 @@ fn thresholds(greatest: f64) -> impl Iterator<Item = f64> {
 }
 
 impl Exits<'_> {
+    /// The key that gives the model's temperatures in numbers, if it has any.
+    fn temperatures(self) -> String {
+        let Some(temperatures) = self.model.temperatures() else {
+            return String::new();
+        };
+        let numbers: Vec<_> = temperatures.iter().map(f64::to_string).collect();
+        format!(",temperatures={}", numbers.join("/"))
+    }
+
     /// The policies of a family, chain by chain. Every chain takes its share of what may go wrong, so
     /// that counts in a row beyond the third are left to DGE, whose count has no need of a row.
     fn texts(self, family: Family) -> Vec<Vec<String>> {
@@ -87,8 +96,9 @@ impl Exits<'_> {
             // From certainty down; 1 - threshold is what varies over three powers of ten.
             Family::Maxprob => vec![
                 thresholds(1.0)
-                    .map(|doubt| format!("maxprob:{:.6}", 1.0 - doubt))
-                    .filter(|text| text != "maxprob:0.000000")
+                    .map(|doubt| format!("{:.6}", 1.0 - doubt))
+                    .filter(|threshold| threshold != "0.000000")
+                    .map(|threshold| format!("maxprob:{threshold}{}", self.temperatures()))
                     .collect(),
             ],
             Family::Patience if regression => IN_A_ROW

@@ -46,7 +46,9 @@ impl Exit {
         let linear = |name| Linear::new(parameters, &name);
         Self {
             reader: match (exits.exit_head, &exits.bypass) {
-                (Some(head), _) => Reader::Attention(ExitAttention::new(parameters, head, block)),
+                (Some(head), _) => {
+                    Reader::Attention(ExitAttention::new(parameters, backbone, (head, block)))
+                }
                 (None, Some(bypass)) => {
                     Reader::Bypass(Bypass::new(parameters, bypass, backbone, block))
                 }
@@ -85,7 +87,9 @@ impl Exit {
         let features = match &self.reader {
             Reader::Cls => taps.get(Tap::Hidden).clone(),
             Reader::Bypass(bypass) => bypass.forward(taps, stream)?,
-            Reader::Attention(attention) => attention.forward(taps.get(Tap::Rows), lengths)?,
+            Reader::Attention(attention) => {
+                attention.forward(taps.get(Tap::Rows), lengths, stream)?
+            }
         };
         match &self.pooler {
             Some(pooler) => pooler.forward(&features)?.tanh(),

@@ -249,13 +249,14 @@ mod tests {
     use badge_core::checkpoint::Checkpoint;
     use badge_core::config::EarlyExitConfig;
     use badge_core::exit::{ExitPlan, Pooler};
+    use badge_core::exit_head::ExitHead;
 
     use super::*;
     use crate::ops::{DropoutSite, LayerIndex};
     use crate::parameters::initialise;
 
     /// Sites that one training pass draws masks for, all rates being positive.
-    fn masks(family: &str) -> Vec<DropoutSite> {
+    fn masks(family: &str, exit_head: Option<ExitHead>) -> Vec<DropoutSite> {
         let json = serde_json::json!({
             "model_type": family, "vocab_size": 9, "embedding_size": 5, "hidden_size": 8,
             "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 7,
@@ -263,7 +264,8 @@ mod tests {
             "attention_probs_dropout_prob": 0.1
         });
         let plain = ModelConfig::from_json(json.to_string().as_bytes()).unwrap();
-        let exits = EarlyExitConfig::new(ExitPlan::every_block(3), Pooler::Shared, None, 0.1);
+        let mut exits = EarlyExitConfig::new(ExitPlan::every_block(3), Pooler::Shared, None, 0.1);
+        exits.exit_head = exit_head;
         let config = plain.with_exits(plain.head.clone(), exits);
         let layout = layout::of_model(&config);
         let weights = initialise(Checkpoint::default(), &layout, 1).unwrap();
@@ -290,7 +292,19 @@ mod tests {
                 }
                 expected.push(DropoutSite::Exit(block));
             }
-            assert_eq!(masks(family), expected);
+            assert_eq!(masks(family, None), expected);
+        }
+    }
+
+    #[test]
+    fn attention_exits_drop_probabilities() {
+        let head = ExitHead::MhaBottleneck { rank: 4, heads: 2 };
+        let drawn = masks("bert", Some(head));
+        for block in 0..3 {
+            let of_attention = DropoutSite::ExitProbabilities(block);
+            let place = drawn.iter().position(|site| *site == of_attention);
+            let behind = drawn.get(place.expect("drawn once an exit") + 1);
+            assert_eq!(behind, Some(&DropoutSite::Exit(block)));
         }
     }
 }

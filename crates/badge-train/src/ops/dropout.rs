@@ -25,6 +25,8 @@ pub(crate) enum DropoutSite {
     Exit(usize),
     /// The feed-forward output that runs again for the exit after a block, `[B, D]`.
     ExitFeedForward(usize),
+    /// Attention probabilities `[B, H, 1, T]` of the exit after a block.
+    ExitProbabilities(usize),
     /// What the classifier reads of a deeper block's state, as an exit imitates it.
     Imitation {
         /// The block of the exit.
@@ -54,6 +56,7 @@ impl DropoutSite {
             Self::FeedForwardOutput(layer) => place(3, layer),
             Self::Exit(block) => place(4, LayerIndex { block, inner: 0 }),
             Self::ExitFeedForward(block) => place(5, LayerIndex { block, inner: 0 }),
+            Self::ExitProbabilities(block) => place(7, LayerIndex { block, inner: 0 }),
             Self::Imitation { from, of } => place(
                 6,
                 LayerIndex {

@@ -65,7 +65,8 @@ impl Trainer<'_> {
             return Ok((self.evaluator.evaluate(self.model, dev)?, None));
         };
         let method = (self.method.as_ref(), &self.moment());
-        let (logits, loss) = evaluate_heads(self.model, method, (features, dev))?;
+        let backpropagation = &mut self.backpropagation;
+        let (logits, loss) = evaluate_heads(backpropagation, method, (features, dev))?;
         Ok((logits, Some(loss)))
     }
 }

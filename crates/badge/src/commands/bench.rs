@@ -1,5 +1,6 @@
 //! `badge bench`: how fast engine and training are here, beside how fast this machine can be.
 
+mod heads;
 mod kernels;
 mod latency;
 mod load;
@@ -14,14 +15,17 @@ use badge_core::config::ModelConfig;
 use badge_engine::kernels::isa::Isa;
 use badge_engine::{ClsFirst, EngineOptions, Precision};
 use badge_lab::bench::machine::{BenchMachine, Peaks};
+use badge_lab::bench::shape::Shape;
 use badge_lab::bench::{Report, check_lengths};
 use badge_lab::record::{Machine, Record, now};
 use badge_tasks::{file, hash};
 use badge_train::weights::SAFETENSORS_FILE;
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 use serde_json::Value;
 
+use self::heads::HeadsArgs;
 use self::kernels::KernelsArgs;
 use self::latency::LatencyArgs;
 use self::load::LoadArgs;
@@ -49,6 +53,8 @@ enum BenchCommand {
     Throughput(ThroughputArgs),
     /// Microseconds of each kernel, beside the machine's measured peaks
     Kernels(KernelsArgs),
+    /// Milliseconds of every form of exit, beside its parameters
+    Heads(HeadsArgs),
     /// Milliseconds to load a model, and the memory it takes
     Load(LoadArgs),
     /// Milliseconds of an optimiser step, and the memory it takes
@@ -58,7 +64,7 @@ enum BenchCommand {
 impl BenchArgs {
     /// Whether the training framework takes part.
     pub(crate) fn trains(&self) -> bool {
-        matches!(self.what, BenchCommand::Train(_))
+        matches!(self.what, BenchCommand::Train(_) | BenchCommand::Heads(_))
     }
 }
 
@@ -131,6 +137,7 @@ pub(crate) fn run(args: &BenchArgs, session: Session) -> Result<Verdict> {
         BenchCommand::Latency(args) => latency::run(args, &bench),
         BenchCommand::Throughput(args) => throughput::run(args, &bench),
         BenchCommand::Kernels(args) => kernels::run(args, &bench),
+        BenchCommand::Heads(args) => heads::run(args, &bench),
         BenchCommand::Load(args) => load::run(args, &bench),
         BenchCommand::Train(args) => train::run(args, &bench),
     }?;
@@ -288,6 +295,11 @@ fn read_lengths(path: &Path, config: &ModelConfig) -> Result<(Vec<usize>, String
         .with_context(|| format!("{}: not a JSON list of lengths", path.display()))?;
     check_lengths(&path.display().to_string(), &lengths, config)?;
     Ok((lengths, hash::sha256_hex(text.as_bytes())))
+}
+
+/// Names of sizes that random weights may have.
+fn shapes() -> PossibleValuesParser {
+    Shape::ALL.map(Shape::name).into()
 }
 
 /// The record cannot take the place of a folder, nor lie in one that is not there: said before

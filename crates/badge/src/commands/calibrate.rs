@@ -3,7 +3,6 @@
 mod asked;
 mod report;
 
-use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -21,9 +20,7 @@ use clap::{ArgGroup, Args};
 use serde::Serialize;
 
 use self::asked::Asked;
-use super::computing::ComputingArgs;
-use super::held_out::{HeldOut, Wanted};
-use super::sources::CacheArgs;
+use super::held_out::{HeldOut, HeldOutArgs};
 use super::sweep::{ALL, runnable};
 use super::{Session, Verdict, sources};
 
@@ -35,15 +32,8 @@ use super::{Session, Verdict, sources};
     --max-drop 0.02 --confidence 0.95"
 )]
 pub(crate) struct CalibrateArgs {
-    /// Model directory or hub id; exit_calibration.json is written into it
-    #[arg(long, value_name = "DIR|HUB_ID")]
-    model: String,
-    /// A built-in task (rte, mrpc, sst2, ...) or a task.toml
-    #[arg(long)]
-    task: String,
-    /// Folder with the task's files [default: fetched from the hub]
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    held_out: HeldOutArgs,
     /// The best score at this layer speed-up or more: 2 runs half of the blocks
     #[arg(long, value_name = "X")]
     target_speedup: Option<f64>,
@@ -71,13 +61,6 @@ pub(crate) struct CalibrateArgs {
     /// dev, and no other: points are chosen on dev and reported on test
     #[arg(long, default_value = "dev")]
     split: String,
-    #[command(flatten)]
-    computing: ComputingArgs,
-    #[command(flatten)]
-    cache: CacheArgs,
-    /// Longest input in tokens [default: what the model was trained on, else 128]
-    #[arg(long, value_name = "TOKENS")]
-    max_length: Option<usize>,
 }
 
 /// What the command answers.
@@ -118,12 +101,13 @@ struct Refused {
 pub(crate) fn run(args: &CalibrateArgs, session: Session) -> Result<Verdict> {
     let started = now();
     let mut asked = Asked::of(args)?;
-    let held_out = HeldOut::describe(args.wanted(), session)?;
+    let mut held_out = HeldOut::describe(args.held_out.wanted(&args.split), session)?;
     let subject = held_out.subject();
     asked.families = runnable(&args.policies, asked.families, (&subject, session))?;
     let request = asked.request(&held_out, session)?;
     let model_sha256 = model_sha256(&held_out.directory)?;
     let computed_by = args
+        .held_out
         .computing
         .options(session)
         .provenance(&held_out.config)?;
@@ -134,6 +118,11 @@ pub(crate) fn run(args: &CalibrateArgs, session: Session) -> Result<Verdict> {
     };
     let (logits, cached) = args.logits(&held_out, inputs, session)?;
     let fitted = temperatures(&logits, &subject.split.targets()?, subject.labels);
+    // A promise rests on rows that had no part in making the policies it is tested on.
+    if request.promise.is_none() {
+        held_out.set_temperatures(&fitted)?;
+    }
+    let subject = held_out.subject();
     let dev = DevOutputs::new(subject, &logits)?;
     let clock = Instant::now();
     let search = calibrate(&dev, &request)?;
@@ -181,24 +170,12 @@ pub(crate) fn run(args: &CalibrateArgs, session: Session) -> Result<Verdict> {
 }
 
 impl CalibrateArgs {
-    fn wanted(&self) -> Wanted<'_> {
-        Wanted {
-            model: &self.model,
-            task: &self.task,
-            data: self.data.as_deref(),
-            split: &self.split,
-            max_length: self.max_length,
-            cache: self.cache,
-            computing: &self.computing,
-        }
-    }
-
     fn configuration(&self, asked: &Asked) -> serde_json::Value {
         serde_json::json!({
-            "task": self.task, "split": self.split, "max_length": self.max_length,
+            "task": self.held_out.task, "split": self.split, "max_length": self.held_out.max_length,
             "goal": asked.goal, "confidence": self.confidence, "method": self.method,
-            "loss": self.loss, "policies": asked.families, "model": sources::label(&self.model),
-            "engine": self.computing.engine(), "precision": self.computing.precision.to_string(),
+            "loss": self.loss, "policies": asked.families, "model": sources::label(&self.held_out.model),
+            "engine": self.held_out.computing.engine(), "precision": self.held_out.computing.precision.to_string(),
         })
     }
 
@@ -214,7 +191,7 @@ impl CalibrateArgs {
         if let Some(logits) = cache.read(held_out.split().len(), &held_out.config) {
             return Ok((logits, true));
         }
-        let mut model = self.computing.open(&held_out.directory, session)?;
+        let mut model = self.held_out.computing.open(&held_out.directory, session)?;
         let (_, logits) = held_out.evaluate(&mut *model, session)?;
         cache.write(&logits)?;
         Ok((logits, false))

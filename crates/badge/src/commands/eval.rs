@@ -14,8 +14,8 @@ use badge_train::evaluate::ExitLogits;
 use clap::Args;
 use serde::Serialize;
 
-use super::computing::{ComputingArgs, Yardstick};
-use super::held_out::{HeldOut, LogitsFile, Wanted, check_out, write_logits};
+use super::computing::Yardstick;
+use super::held_out::{HeldOut, HeldOutArgs, LogitsFile, check_out, write_logits};
 use super::{Session, Verdict, sources};
 
 /// Flags of `badge eval`.
@@ -25,15 +25,8 @@ use super::{Session, Verdict, sources};
     --split test --policy dge:tau=0.3,t=2 --policy fixed:6"
 )]
 pub(crate) struct EvalArgs {
-    /// Model directory or hub id
-    #[arg(long, value_name = "DIR|HUB_ID")]
-    model: String,
-    /// A built-in task (rte, mrpc, sst2, ...) or a task.toml
-    #[arg(long)]
-    task: String,
-    /// Folder with the task's files [default: fetched from the hub]
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    held_out: HeldOutArgs,
     /// dev, test, train, or official-test where the corpus has a labelled one
     #[arg(long, default_value = "test")]
     split: String,
@@ -44,17 +37,10 @@ pub(crate) struct EvalArgs {
     /// without wall-clock figures
     #[arg(long)]
     replay: bool,
-    #[command(flatten)]
-    computing: ComputingArgs,
     /// Compute the rows a second time, by the engine in another precision or by the trainer, and
     /// tell how far labels, exits and scores agree
     #[arg(long, value_name = "f32|bf16|int8|trainer")]
     compare: Option<Yardstick>,
-    /// Longest input in tokens [default: what the model was trained on, else 128]
-    #[arg(long, value_name = "TOKENS")]
-    max_length: Option<usize>,
-    #[command(flatten)]
-    cache: sources::CacheArgs,
     /// Folder to write record.json and the logits of every exit to
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -80,7 +66,7 @@ pub(crate) fn run(args: &EvalArgs, session: Session) -> Result<Verdict> {
     if let Some(out) = &args.out {
         check_out(out)?;
     }
-    let (held_out, mut model) = HeldOut::open(args.wanted(), session)?;
+    let (held_out, mut model) = HeldOut::open(args.held_out.wanted(&args.split), session)?;
     let subject = held_out.subject();
     for spec in &args.policy {
         for caveat in subject.policy(spec)?.caveats() {
@@ -120,23 +106,11 @@ pub(crate) fn run(args: &EvalArgs, session: Session) -> Result<Verdict> {
 }
 
 impl EvalArgs {
-    fn wanted(&self) -> Wanted<'_> {
-        Wanted {
-            model: &self.model,
-            task: &self.task,
-            data: self.data.as_deref(),
-            split: &self.split,
-            max_length: self.max_length,
-            cache: self.cache,
-            computing: &self.computing,
-        }
-    }
-
     fn configuration(&self) -> serde_json::Value {
         serde_json::json!({
-            "task": self.task, "split": self.split, "max_length": self.max_length,
-            "replay": self.replay, "policies": self.policy, "model": sources::label(&self.model),
-            "engine": self.computing.engine(), "precision": self.computing.precision.to_string(),
+            "task": self.held_out.task, "split": self.split, "max_length": self.held_out.max_length,
+            "replay": self.replay, "policies": self.policy, "model": sources::label(&self.held_out.model),
+            "engine": self.held_out.computing.engine(), "precision": self.held_out.computing.precision.to_string(),
             "compare": self.compare.map(|yardstick| yardstick.to_string()),
         })
     }

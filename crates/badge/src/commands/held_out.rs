@@ -4,8 +4,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use badge_core::calibration::temperature::Temperature;
 use badge_core::checkpoint::{Checkpoint, Tensor};
 use badge_core::config::{CONFIG_FILE, ModelConfig};
+use badge_core::policy::ModelExits;
+use badge_lab::calibration::{self, calibrated_exits};
 use badge_lab::evaluation::{Evaluation, Subject};
 use badge_lab::fine_tune::label_space_of;
 use badge_lab::inference::{Inference, Provenance};
@@ -15,10 +18,47 @@ use badge_tasks::{LabelSpace, Split, TaskData, Tokenizer, file, hash};
 use badge_train::data::EncodedSplit;
 use badge_train::evaluate::ExitLogits;
 use badge_train::weights::{SAFETENSORS_FILE, read_config};
+use clap::Args;
 use serde::Serialize;
 
 use super::computing::{ComputingArgs, machine};
 use super::{Session, sources};
+
+/// Flags of commands that hold a model against labelled rows.
+#[derive(Debug, Clone, Args)]
+pub(super) struct HeldOutArgs {
+    /// Model directory or hub id
+    #[arg(long, value_name = "DIR|HUB_ID")]
+    pub(super) model: String,
+    /// A built-in task (rte, mrpc, sst2, ...) or a task.toml
+    #[arg(long)]
+    pub(super) task: String,
+    /// Folder with the task's files [default: fetched from the hub]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) computing: ComputingArgs,
+    /// Longest input in tokens [default: what the model was trained on, else 128]
+    #[arg(long, value_name = "TOKENS")]
+    pub(super) max_length: Option<usize>,
+    #[command(flatten)]
+    cache: sources::CacheArgs,
+}
+
+impl HeldOutArgs {
+    /// The same with a split.
+    pub(super) fn wanted<'a>(&'a self, split: &'a str) -> Wanted<'a> {
+        Wanted {
+            model: &self.model,
+            task: &self.task,
+            data: self.data.as_deref(),
+            split,
+            max_length: self.max_length,
+            cache: self.cache,
+            computing: &self.computing,
+        }
+    }
+}
 
 /// What a command's flags ask for.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +83,7 @@ pub(super) struct HeldOut {
     official: Option<Split>,
     labels: LabelSpace,
     encoded: EncodedSplit,
+    model_exits: ModelExits,
 }
 
 /// The file that holds the logits of every exit, `[rows, exits, outputs]`.
@@ -58,10 +99,14 @@ impl HeldOut {
         let directory = sources::model_directory(wanted.model, session.console)?;
         let model = wanted.computing.open(&directory, session)?;
         let config = model.config().clone();
-        Ok((Self::read((directory, config), wanted, session)?, model))
+        let calibration = calibration::read(&directory)?;
+        let mut held_out = Self::read((directory, config), wanted, session)?;
+        held_out.model_exits = calibrated_exits(&held_out.config, calibration.as_ref())?;
+        Ok((held_out, model))
     }
 
-    /// The same without the weights, for logits that may be at hand already.
+    /// The same without the weights, for logits that may be at hand already, and without the
+    /// calibration, for one that is about to be made.
     pub(super) fn describe(wanted: Wanted<'_>, session: Session) -> Result<Self> {
         let directory = sources::model_directory(wanted.model, session.console)?;
         let config = read_config(&directory)?;
@@ -92,6 +137,7 @@ impl HeldOut {
         sources::tell_origin(wanted.split, encoded.origin(), session.console);
         encoded.check(&config.backbone, "--split")?;
         Ok(Self {
+            model_exits: ModelExits::of(&config),
             directory,
             config,
             data,
@@ -113,11 +159,21 @@ impl HeldOut {
     pub(super) fn subject(&self) -> Subject<'_> {
         Subject {
             config: &self.config,
+            model_exits: &self.model_exits,
             split: self.split(),
             encoded: &self.encoded,
             metric: self.data.task.metric,
             labels: &self.labels,
         }
+    }
+
+    /// Lets policies use these temperatures of the exits; none where there are none.
+    pub(super) fn set_temperatures(&mut self, fitted: &[Temperature]) -> Result<()> {
+        if !fitted.is_empty() {
+            let temperatures = fitted.iter().map(|of_exit| of_exit.value).collect();
+            self.model_exits = self.model_exits.clone().with_temperatures(temperatures)?;
+        }
+        Ok(())
     }
 
     /// Computes every exit on every row, under a progress bar.

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use badge_core::calibration::ExitCalibration;
 use badge_core::cost::ExitHistogram;
 use badge_core::policy::{Policy, PolicySpec};
-use badge_lab::calibration;
-use badge_lab::evaluation::model_exits;
+use badge_lab::calibration::{self, calibrated_exits};
 use badge_lab::fine_tune::label_space_of;
 use badge_lab::inference::{Answer, Inference};
 use badge_tasks::dataset::{Format, common_columns, parse_inputs, read_inputs};
@@ -42,6 +42,10 @@ pub(crate) struct PredictArgs {
     /// calibrated for, else full]
     #[arg(long, value_name = "SPEC")]
     policy: Option<PolicySpec>,
+    /// Least layer speed-up: of the points that the model was calibrated for the one of the best
+    /// score that is as fast; 1 stands for the slowest of them
+    #[arg(long, value_name = "TIMES", conflicts_with = "policy")]
+    target_speedup: Option<f64>,
     /// The texts; `-` or nothing stands for standard input
     #[arg(value_name = "FILE")]
     input: Option<PathBuf>,
@@ -150,11 +154,9 @@ impl Predictor {
         let tokenizer = Tokenizer::from_directory(&directory)?;
         let config = model.config();
         let labels = label_space_of(&config.head)?;
-        let spec = match &args.policy {
-            Some(spec) => spec.clone(),
-            None => calibration::read(&directory)?.map_or(PolicySpec::Full, |c| c.policy),
-        };
-        let policy = spec.build_for(&model_exits(config))?;
+        let calibration = calibration::read(&directory)?;
+        let spec = args.spec(calibration.as_ref())?;
+        let policy = spec.build_for(&calibrated_exits(config, calibration.as_ref())?)?;
         for caveat in policy.caveats() {
             console.note(&format!("note: {spec}: {caveat}"));
         }
@@ -201,6 +203,29 @@ impl Predictor {
 }
 
 impl PredictArgs {
+    /// The policy that is asked for, by its text or by its speed, or that of the calibration.
+    fn spec(&self, calibration: Option<&ExitCalibration>) -> Result<PolicySpec> {
+        if let Some(spec) = &self.policy {
+            return Ok(spec.clone());
+        }
+        let Some(least) = self.target_speedup else {
+            return Ok(calibration.map_or(PolicySpec::Full, |c| c.policy.clone()));
+        };
+        ensure!(
+            least.is_finite() && least >= 1.0,
+            "--target-speedup: {least} is no layer speed-up; give 1 or more"
+        );
+        let calibration = calibration.context(
+            "--target-speedup: the model is not calibrated; run badge calibrate, or name a --policy",
+        )?;
+        let point = calibration.at_speedup(least).with_context(|| {
+            let speeds = calibration.usable().map(|point| point.layer_speedup);
+            let fastest = speeds.fold(1.0, f64::max);
+            format!("--target-speedup: no calibrated point is {least} times as fast; the fastest is {fastest:.2} times")
+        })?;
+        Ok(point.policy.clone())
+    }
+
     fn form(&self, console: Console) -> Result<Form> {
         let form = match self.output {
             Some(_) if console.json => {

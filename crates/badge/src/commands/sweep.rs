@@ -10,8 +10,7 @@ use badge_lab::sweep::{Family, Origin, Sweep, curve_table};
 use clap::Args;
 use serde::Serialize;
 
-use super::computing::ComputingArgs;
-use super::held_out::{HeldOut, LogitsFile, Wanted, check_out, write_logits};
+use super::held_out::{HeldOut, HeldOutArgs, LogitsFile, check_out, write_logits};
 use super::{Session, Verdict, sources};
 
 /// What `--policies` says for every policy that the model can run.
@@ -23,15 +22,8 @@ pub(super) const ALL: &str = "all";
     after_help = "Example:\n  badge sweep --model runs/rte --task rte --data glue/RTE --out curves"
 )]
 pub(crate) struct SweepArgs {
-    /// Model directory or hub id
-    #[arg(long, value_name = "DIR|HUB_ID")]
-    model: String,
-    /// A built-in task (rte, mrpc, sst2, ...) or a task.toml
-    #[arg(long)]
-    task: String,
-    /// Folder with the task's files [default: fetched from the hub]
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    held_out: HeldOutArgs,
     /// dev, test, train, or official-test where the corpus has a labelled one
     #[arg(long, default_value = "dev")]
     split: String,
@@ -45,13 +37,6 @@ pub(crate) struct SweepArgs {
     /// Rows to take the time of at batch size 1 under every policy worth it; 0 for none
     #[arg(long, value_name = "ROWS", default_value_t = 200)]
     timed_rows: usize,
-    #[command(flatten)]
-    computing: ComputingArgs,
-    /// Longest input in tokens [default: what the model was trained on, else 128]
-    #[arg(long, value_name = "TOKENS")]
-    max_length: Option<usize>,
-    #[command(flatten)]
-    cache: sources::CacheArgs,
 }
 
 #[derive(Debug, Serialize)]
@@ -65,7 +50,7 @@ pub(crate) fn run(args: &SweepArgs, session: Session) -> Result<Verdict> {
     let started = now();
     check_out(&args.out)?;
     let named = families(&args.policies).context("--policies")?;
-    let (held_out, mut model) = HeldOut::open(args.wanted(), session)?;
+    let (held_out, mut model) = HeldOut::open(args.held_out.wanted(&args.split), session)?;
     let subject = held_out.subject();
     let families = runnable(&args.policies, named, (&subject, session))?;
     let (_, logits) = held_out.evaluate(&mut *model, session)?;
@@ -95,24 +80,12 @@ pub(crate) fn run(args: &SweepArgs, session: Session) -> Result<Verdict> {
 }
 
 impl SweepArgs {
-    fn wanted(&self) -> Wanted<'_> {
-        Wanted {
-            model: &self.model,
-            task: &self.task,
-            data: self.data.as_deref(),
-            split: &self.split,
-            max_length: self.max_length,
-            cache: self.cache,
-            computing: &self.computing,
-        }
-    }
-
     fn configuration(&self, families: &[Family]) -> serde_json::Value {
         serde_json::json!({
-            "task": self.task, "split": self.split, "max_length": self.max_length,
+            "task": self.held_out.task, "split": self.split, "max_length": self.held_out.max_length,
             "policies": families, "timed_rows": self.timed_rows,
-            "model": sources::label(&self.model), "engine": self.computing.engine(),
-            "precision": self.computing.precision.to_string(),
+            "model": sources::label(&self.held_out.model), "engine": self.held_out.computing.engine(),
+            "precision": self.held_out.computing.precision.to_string(),
         })
     }
 
@@ -145,10 +118,10 @@ pub(super) fn runnable(
     named: Vec<Family>,
     (subject, session): (&Subject, Session),
 ) -> Result<Vec<Family>> {
-    let exits = subject.model_exits();
+    let exits = subject.model_exits;
     let mut families = Vec::new();
     for family in named {
-        match family.check(&exits) {
+        match family.check(exits) {
             Ok(()) => families.push(family),
             Err(error) if names == ALL => {
                 let console = session.console;

@@ -119,7 +119,7 @@ pub(crate) struct TrainArgs {
     /// LayerNorm after the bypass: own or shared [default: own]
     #[arg(long)]
     bypass_layer_norm: Option<LayerNormName>,
-    /// Dropout before the exits' classifiers [default: the backbone's]
+    /// Dropout before the exits' classifiers [default: the backbone's; none for mha-fastbert]
     #[arg(long, value_name = "P")]
     exit_dropout: Option<f64>,
     /// Epochs at most [default: 25]

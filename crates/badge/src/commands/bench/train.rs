@@ -8,7 +8,7 @@ use badge_engine::Precision;
 use badge_lab::bench::memory::Resident;
 use badge_lab::bench::shape::{Shape, random_weights};
 use badge_lab::bench::timing::Repeats;
-use badge_lab::bench::training::{TrainingRows, training};
+use badge_lab::bench::training::{TrainingRows, second_stage, training};
 use badge_lab::bench::{check_lengths, random_inputs};
 use badge_tasks::{file, hash};
 use badge_train::Device;
@@ -17,11 +17,10 @@ use badge_train::precision::Precision as TrainPrecision;
 use badge_train::step::PassSettings;
 use badge_train::weights::{SAFETENSORS_FILE, read_checkpoint, read_config};
 use clap::Args;
-use clap::builder::PossibleValuesParser;
 use serde_json::json;
 
 use super::super::sources;
-use super::{Bench, OutArgs, Provenance, check_out, read_lengths};
+use super::{Bench, OutArgs, Provenance, check_out, read_lengths, shapes};
 
 /// Flags of `badge bench train`.
 #[derive(Debug, Clone, Args)]
@@ -55,15 +54,15 @@ pub(crate) struct TrainArgs {
     /// Compute the inside of every block again in the backward pass: more time, less memory
     #[arg(long)]
     recompute: bool,
+    /// Also time heads on the frozen backbone, as two-stage training has them in its second stage of so
+    /// many epochs: on stored features, and with the backbone run for every batch
+    #[arg(long, value_name = "EPOCHS")]
+    second_stage: Option<usize>,
     /// Timed rounds, after three steps that are not
     #[arg(long, value_name = "N", default_value_t = 8)]
     runs: usize,
     #[command(flatten)]
     out: OutArgs,
-}
-
-fn shapes() -> PossibleValuesParser {
-    Shape::ALL.map(Shape::name).into()
 }
 
 /// What is trained, and what a record says of it.
@@ -91,7 +90,12 @@ pub(super) fn run(args: &TrainArgs, bench: &Bench) -> Result<()> {
         precision: args.precision,
         recompute: args.recompute,
     };
-    let measured = training((&model, passes), &rows, on, (repeats, session.seed))?;
+    let on_model = (&model, passes);
+    let mut measured = training(on_model, &rows, on, (repeats, session.seed))?;
+    if let Some(epochs) = args.second_stage {
+        let heads = second_stage(on_model, &rows, epochs, (repeats, session.seed))?;
+        measured.second_stage = Some(heads);
+    }
     let report = bench.report("bench train", Some(peaks), measured);
     let text = report.measured.to_text();
     let named = [(SAFETENSORS_FILE, sha256), ("lengths", lengths_sha256)];
@@ -160,6 +164,7 @@ impl TrainArgs {
             "dropout": self.dropout, "batch": self.batch,
             "length": self.lengths_file.is_none().then_some(self.length), "runs": self.runs,
             "precision": self.precision, "recompute": self.recompute,
+            "second_stage": self.second_stage,
         })
     }
 }

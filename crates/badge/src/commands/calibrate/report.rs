@@ -40,7 +40,7 @@ pub(super) fn text(answer: &Answer, search: &Search, args: &CalibrateArgs) -> St
             "\nIn {}: exit_calibration.json, which predict reads, and its record.\n\
              Report it on rows that chose nothing:\n  badge eval --model {} --task {} --split test \
              --policy {}",
-            args.model, args.model, args.task, calibration.policy,
+            args.held_out.model, args.held_out.model, args.held_out.task, calibration.policy,
         );
     }
     text

@@ -8,7 +8,7 @@ use badge_core::config::ModelConfig;
 use badge_core::cost::flops;
 use badge_core::exit::Depth;
 use badge_core::policy::PolicySpec;
-use badge_lab::evaluation::{model_shape, prediction_kind};
+use badge_lab::evaluation::model_shape;
 use badge_tasks::{Encoding, Target};
 use badge_train::Device;
 use badge_train::data::EncodedSplit;
@@ -58,7 +58,7 @@ pub(super) fn early_exits(seed: u64) -> Check {
     Check::of("early exits agree with the full run", || {
         let model = small_model(seed)?;
         let (kind, plan) = (
-            prediction_kind(&model.config().head),
+            model.config().head.prediction_kind(),
             model.config().exits().exits,
         );
         let mut worst = 0.0_f32;
@@ -138,7 +138,7 @@ fn measure(seed: u64) -> Result<Speed> {
         seed,
     )?;
     let config = model.config();
-    let full = PolicySpec::Full.build(&config.exits().exits, prediction_kind(&config.head))?;
+    let full = PolicySpec::Full.build(&config.exits().exits, config.head.prediction_kind())?;
     let row = encoding(&model, tokens);
     classify(&model, &row, &full)?; // The first pass pays for cold caches.
     let start = Instant::now();

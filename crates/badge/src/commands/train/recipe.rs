@@ -230,7 +230,12 @@ impl TrainArgs {
             }
             None => ExitPlan::every_block(backbone.blocks),
         };
-        let dropout = self.exit_dropout.unwrap_or(backbone.classifier_dropout);
+        // FastBERT drops its attention's probabilities and nothing behind them.
+        let usual = match self.exit_head {
+            Some(ExitHeadName::MhaFastbert) => 0.0,
+            Some(ExitHeadName::Mha | ExitHeadName::Linear) | None => backbone.classifier_dropout,
+        };
+        let dropout = self.exit_dropout.unwrap_or(usual);
         ensure!(
             (0.0..1.0).contains(&dropout),
             "--exit-dropout: {dropout} is not in [0, 1)"
