@@ -3,8 +3,8 @@
 //!
 //! [`timing`] takes the times, [`machine`] the machine's peaks, [`work`] counts what was computed.
 //! One module an experiment: [`latency`], [`throughput`], [`exit_shares`] and [`load`] on a
-//! [`Subject`], [`training`] and [`heads`] on the trainer's model, [`kernels`] without one. Each gives rows, which
-//! a [`Report`] holds with the machine they come from.
+//! [`Subject`], [`training`] and [`heads`] on the trainer's model, [`kernels`] without one. Each
+//! gives rows, which a [`Report`] holds with the machine they come from.
 
 pub mod exit_shares;
 pub mod heads;
@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use badge_core::config::{CONFIG_FILE, ModelConfig};
-use badge_core::policy::{Policy, PolicySpec};
+use badge_core::policy::{ModelExits, Policy, PolicySpec};
 use badge_engine::{Engine, EngineOptions, TokenIds};
 use badge_tasks::{Encoding, file};
 use rand::{Rng, SeedableRng};
@@ -114,7 +114,7 @@ pub fn read_config(directory: &Path) -> Result<ModelConfig> {
 ///
 /// When it does not fit the model's exits.
 pub fn policy(config: &ModelConfig, spec: &PolicySpec) -> Result<Policy> {
-    Ok(spec.build(&config.exits().exits, config.head.prediction_kind())?)
+    Ok(spec.build_for(&ModelExits::of(config))?)
 }
 
 /// Checks that a model can take inputs of these lengths; `origin` names the flag or file they

@@ -145,6 +145,11 @@ pub struct Origin<'a> {
 /// When there are too few rows to speak of, or a loss cannot be measured.
 pub fn calibrate(dev: &DevOutputs, request: &Request) -> Result<Search> {
     ensure!(dev.rows() > 0, "the dev split holds no rows");
+    // A promise rests on rows that had no part in making the policies it is tested on.
+    ensure!(
+        request.promise.is_none() || dev.subject().model_exits.temperatures().is_none(),
+        "temperatures that were fitted on the dev rows cannot be certified on them"
+    );
     let model = dev.subject().model_exits;
     let exits = Exits {
         model,
@@ -359,19 +364,22 @@ pub fn read(directory: &Path) -> Result<Option<ExitCalibration>> {
     ))
 }
 
-/// A model's exits with the temperatures of its calibration, if it has one.
+/// The exits of the model in `directory` with the temperatures of its calibration, if it has one.
 ///
 /// # Errors
-/// When the calibration is of a model with other exits.
-pub fn calibrated_exits(
-    config: &ModelConfig,
-    calibration: Option<&ExitCalibration>,
-) -> Result<ModelExits> {
+/// When the calibration cannot be read or is that of another model.
+pub fn calibrated_exits(directory: &Path, config: &ModelConfig) -> Result<ModelExits> {
     let exits = ModelExits::of(config);
-    match calibration.map(|calibration| &calibration.temperatures) {
-        Some(temperatures) if !temperatures.is_empty() => {
-            Ok(exits.with_temperatures(temperatures.clone())?)
-        }
-        _ => Ok(exits),
+    let Some(calibration) = read(directory)? else {
+        return Ok(exits);
+    };
+    ensure!(
+        calibration.model_sha256 == cache::model_sha256(directory)?,
+        "{}: it is the calibration of another model; calibrate again",
+        directory.join(CALIBRATION_FILE).display()
+    );
+    if calibration.temperatures.is_empty() {
+        return Ok(exits);
     }
+    Ok(exits.with_temperatures(calibration.temperatures)?)
 }

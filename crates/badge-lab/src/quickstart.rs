@@ -292,8 +292,7 @@ impl Quickstart {
     pub fn show(&self, model: &mut dyn Inference, policy: &PolicySpec) -> Result<Vec<ShownLine>> {
         let tokenizer = self.tokenizer()?;
         let config = model.config();
-        let kind = config.head.prediction_kind();
-        let policy = Arc::new(policy.build(&config.exits().exits, kind)?);
+        let policy = Arc::new(policy.build_for(&ModelExits::of(config))?);
         let labels = &self.data.task.label_space;
         SHOWN_LINES
             .into_iter()

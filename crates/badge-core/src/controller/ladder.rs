@@ -23,8 +23,9 @@ pub struct Level {
     pub depth: f64,
     /// The score S on those rows, a_k.
     pub score: f64,
-    /// What S is not below on new rows, a_k^LB: the full model's score on the calibration's rows,
-    /// less the certified loss. None where the certificate bounds something else than S.
+    /// a_k^LB: the full model's score on the calibration's rows less the certified loss. What is
+    /// certified is the loss against the full model; that model's own score is measured, not
+    /// bounded. None where the certificate bounds something else than S.
     pub certified_score: Option<f64>,
     /// The share of new rows on which it is certified to answer as the full model does; none where
     /// the certificate says nothing of it.

@@ -17,6 +17,7 @@ use super::max_probability::MaxProbability;
 use super::patience::Patience;
 use super::patient_confident::PatientConfident;
 use super::rule::AnyRule;
+use super::temperatures::Temperatures;
 use super::vote::Vote;
 use super::{ModelExits, Policy, Rule};
 use crate::distribution::PredictionKind;
@@ -82,6 +83,11 @@ impl PolicySpec {
     /// A policy that decides by a rule of your own (`docs/adding-a-policy.md`).
     pub fn other(rule: impl Rule) -> Self {
         Self::Other(OtherRule(Arc::new(rule)))
+    }
+
+    /// Whether it asks for the temperatures of the model's calibration.
+    pub fn needs_calibration(&self) -> bool {
+        matches!(self, Self::MaxProbability(rule) if *rule.temperatures() == Temperatures::Calibrated)
     }
 
     /// The policy's name, without its parameters.

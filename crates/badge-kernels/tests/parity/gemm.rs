@@ -13,7 +13,7 @@ use badge_kernels::threads::Pool;
 use crate::numbers;
 
 /// Around one and two tiles of eight rows (AVX-512) and of six (AVX2).
-const ROWS: [usize; 9] = [0, 1, 2, 5, 6, 7, 9, 13, 17];
+const ROWS: [usize; 11] = [0, 1, 2, 3, 5, 6, 7, 8, 9, 13, 17];
 /// Around one panel of 32 columns and its halves, and more than the panels a single row takes.
 const OUTPUTS: [usize; 9] = [1, 15, 16, 17, 31, 33, 64, 70, 130];
 /// Around the unrolling by four groups of one, two and four inputs and, of int8, around runs of

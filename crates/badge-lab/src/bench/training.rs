@@ -265,15 +265,14 @@ pub fn second_stage(
         second: SecondStage::CrossEntropy,
     };
     let refused = method.check(&model.config().exits());
-    refused.map_err(|problem| anyhow!("--second-stage: {problem}"))?;
-    ensure!(epochs > 0, "--second-stage: 0 epochs take no time");
+    refused.map_err(|problem| anyhow!("--second-stage-epochs: the second stage {problem}"))?;
     let mut backpropagation = Backpropagation::new(model, passes)?;
     let start = Instant::now();
     let stored = Features::of(&mut backpropagation, &rows.split)?;
     let features_seconds = start.elapsed().as_secs_f64();
     ensure!(
         matches!(stored, Features::Stored(_)),
-        "--second-stage: exits of this model read more than can be stored"
+        "--second-stage-epochs: exits of this model read more than can be stored"
     );
     let mut optimizer = AdamW::new(AdamWConfig::default());
     let moment = Moment {
@@ -316,8 +315,8 @@ pub fn second_stage(
 impl SecondStageTimes {
     fn to_text(&self) -> String {
         format!(
-            "\nsecond stage: features once {:.2} s; an epoch of heads {:.3} s on them, {:.2} s with the \
-             backbone run for every batch ({:.1} times)\n{} epochs: {:.1} times\n",
+            "\nsecond stage: features once {:.2} s; an epoch of heads {:.3} s on them, {:.2} s with \
+             the backbone run for every batch ({:.1} times)\n{} epochs: {:.1} times\n",
             self.features_seconds,
             self.stored_epoch_seconds,
             self.recomputed_epoch_seconds,

@@ -22,7 +22,7 @@ use serde::Serialize;
 use self::asked::Asked;
 use super::held_out::{HeldOut, HeldOutArgs};
 use super::sweep::{ALL, runnable};
-use super::{Session, Verdict, sources};
+use super::{Session, Verdict};
 
 /// Flags of `badge calibrate`.
 #[derive(Debug, Clone, Args)]
@@ -171,12 +171,10 @@ pub(crate) fn run(args: &CalibrateArgs, session: Session) -> Result<Verdict> {
 
 impl CalibrateArgs {
     fn configuration(&self, asked: &Asked) -> serde_json::Value {
-        serde_json::json!({
-            "task": self.held_out.task, "split": self.split, "max_length": self.held_out.max_length,
-            "goal": asked.goal, "confidence": self.confidence, "method": self.method,
-            "loss": self.loss, "policies": asked.families, "model": sources::label(&self.held_out.model),
-            "engine": self.held_out.computing.engine(), "precision": self.held_out.computing.precision.to_string(),
-        })
+        self.held_out.configuration(serde_json::json!({
+            "split": self.split, "goal": asked.goal, "confidence": self.confidence,
+            "method": self.method, "loss": self.loss, "policies": asked.families,
+        }))
     }
 
     /// The logits of every exit: from the model directory if they are there, else computed and

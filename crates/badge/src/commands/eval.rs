@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use super::computing::Yardstick;
 use super::held_out::{HeldOut, HeldOutArgs, LogitsFile, check_out, write_logits};
-use super::{Session, Verdict, sources};
+use super::{Session, Verdict};
 
 /// Flags of `badge eval`.
 #[derive(Debug, Clone, Args)]
@@ -66,7 +66,10 @@ pub(crate) fn run(args: &EvalArgs, session: Session) -> Result<Verdict> {
     if let Some(out) = &args.out {
         check_out(out)?;
     }
-    let (held_out, mut model) = HeldOut::open(args.held_out.wanted(&args.split), session)?;
+    let (mut held_out, mut model) = HeldOut::open(args.held_out.wanted(&args.split), session)?;
+    if args.policy.iter().any(PolicySpec::needs_calibration) {
+        held_out.use_calibration()?;
+    }
     let subject = held_out.subject();
     for spec in &args.policy {
         for caveat in subject.policy(spec)?.caveats() {
@@ -107,12 +110,10 @@ pub(crate) fn run(args: &EvalArgs, session: Session) -> Result<Verdict> {
 
 impl EvalArgs {
     fn configuration(&self) -> serde_json::Value {
-        serde_json::json!({
-            "task": self.held_out.task, "split": self.split, "max_length": self.held_out.max_length,
-            "replay": self.replay, "policies": self.policy, "model": sources::label(&self.held_out.model),
-            "engine": self.held_out.computing.engine(), "precision": self.held_out.computing.precision.to_string(),
+        self.held_out.configuration(serde_json::json!({
+            "split": self.split, "replay": self.replay, "policies": self.policy,
             "compare": self.compare.map(|yardstick| yardstick.to_string()),
-        })
+        }))
     }
 
     fn run_policies(

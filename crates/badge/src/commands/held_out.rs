@@ -8,7 +8,7 @@ use badge_core::calibration::temperature::Temperature;
 use badge_core::checkpoint::{Checkpoint, Tensor};
 use badge_core::config::{CONFIG_FILE, ModelConfig};
 use badge_core::policy::ModelExits;
-use badge_lab::calibration::{self, calibrated_exits};
+use badge_lab::calibration::calibrated_exits;
 use badge_lab::evaluation::{Evaluation, Subject};
 use badge_lab::fine_tune::label_space_of;
 use badge_lab::inference::{Inference, Provenance};
@@ -20,6 +20,7 @@ use badge_train::evaluate::ExitLogits;
 use badge_train::weights::{SAFETENSORS_FILE, read_config};
 use clap::Args;
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::computing::{ComputingArgs, machine};
 use super::{Session, sources};
@@ -46,6 +47,18 @@ pub(super) struct HeldOutArgs {
 }
 
 impl HeldOutArgs {
+    /// What a record says of these flags, together with `more`.
+    pub(super) fn configuration(&self, more: Value) -> Value {
+        let mut all = json!({
+            "task": self.task, "max_length": self.max_length, "model": sources::label(&self.model),
+            "engine": self.computing.engine(), "precision": self.computing.precision.to_string(),
+        });
+        if let (Value::Object(all), Value::Object(more)) = (&mut all, more) {
+            all.extend(more);
+        }
+        all
+    }
+
     /// The same with a split.
     pub(super) fn wanted<'a>(&'a self, split: &'a str) -> Wanted<'a> {
         Wanted {
@@ -99,14 +112,10 @@ impl HeldOut {
         let directory = sources::model_directory(wanted.model, session.console)?;
         let model = wanted.computing.open(&directory, session)?;
         let config = model.config().clone();
-        let calibration = calibration::read(&directory)?;
-        let mut held_out = Self::read((directory, config), wanted, session)?;
-        held_out.model_exits = calibrated_exits(&held_out.config, calibration.as_ref())?;
-        Ok((held_out, model))
+        Ok((Self::read((directory, config), wanted, session)?, model))
     }
 
-    /// The same without the weights, for logits that may be at hand already, and without the
-    /// calibration, for one that is about to be made.
+    /// The same without the weights, for logits that may be at hand already.
     pub(super) fn describe(wanted: Wanted<'_>, session: Session) -> Result<Self> {
         let directory = sources::model_directory(wanted.model, session.console)?;
         let config = read_config(&directory)?;
@@ -165,6 +174,12 @@ impl HeldOut {
             metric: self.data.task.metric,
             labels: &self.labels,
         }
+    }
+
+    /// Lets policies use the temperatures of the model's calibration.
+    pub(super) fn use_calibration(&mut self) -> Result<()> {
+        self.model_exits = calibrated_exits(&self.directory, &self.config)?;
+        Ok(())
     }
 
     /// Lets policies use these temperatures of the exits; none where there are none.

@@ -9,9 +9,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use badge_core::calibration::ExitCalibration;
 use badge_core::cost::ExitHistogram;
-use badge_core::policy::{Policy, PolicySpec};
+use badge_core::policy::{ModelExits, Policy, PolicySpec};
 use badge_lab::calibration::{self, calibrated_exits};
 use badge_lab::fine_tune::label_space_of;
 use badge_lab::inference::{Answer, Inference};
@@ -43,7 +42,7 @@ pub(crate) struct PredictArgs {
     #[arg(long, value_name = "SPEC")]
     policy: Option<PolicySpec>,
     /// Least layer speed-up: of the points that the model was calibrated for the one of the best
-    /// score that is as fast; 1 stands for the slowest of them
+    /// score that is so fast or faster
     #[arg(long, value_name = "TIMES", conflicts_with = "policy")]
     target_speedup: Option<f64>,
     /// The texts; `-` or nothing stands for standard input
@@ -98,6 +97,7 @@ const ROWS_TOGETHER: usize = 256;
 
 pub(crate) fn run(args: &PredictArgs, session: Session) -> Result<Verdict> {
     let console = session.console;
+    args.check()?;
     let form = args.form(console)?;
     let mut predictor = Predictor::open(args, session)?;
     let examples = args.examples(console)?;
@@ -154,9 +154,13 @@ impl Predictor {
         let tokenizer = Tokenizer::from_directory(&directory)?;
         let config = model.config();
         let labels = label_space_of(&config.head)?;
-        let calibration = calibration::read(&directory)?;
-        let spec = args.spec(calibration.as_ref())?;
-        let policy = spec.build_for(&calibrated_exits(config, calibration.as_ref())?)?;
+        let spec = args.spec(&directory)?;
+        let exits = if spec.needs_calibration() {
+            calibrated_exits(&directory, config)?
+        } else {
+            ModelExits::of(config)
+        };
+        let policy = spec.build_for(&exits)?;
         for caveat in policy.caveats() {
             console.note(&format!("note: {spec}: {caveat}"));
         }
@@ -204,26 +208,36 @@ impl Predictor {
 
 impl PredictArgs {
     /// The policy that is asked for, by its text or by its speed, or that of the calibration.
-    fn spec(&self, calibration: Option<&ExitCalibration>) -> Result<PolicySpec> {
+    fn spec(&self, directory: &Path) -> Result<PolicySpec> {
         if let Some(spec) = &self.policy {
             return Ok(spec.clone());
         }
+        let calibration = calibration::read(directory)?;
         let Some(least) = self.target_speedup else {
-            return Ok(calibration.map_or(PolicySpec::Full, |c| c.policy.clone()));
+            return Ok(calibration.map_or(PolicySpec::Full, |c| c.policy));
         };
-        ensure!(
-            least.is_finite() && least >= 1.0,
-            "--target-speedup: {least} is no layer speed-up; give 1 or more"
-        );
         let calibration = calibration.context(
             "--target-speedup: the model is not calibrated; run badge calibrate, or name a --policy",
         )?;
         let point = calibration.at_speedup(least).with_context(|| {
             let speeds = calibration.usable().map(|point| point.layer_speedup);
             let fastest = speeds.fold(1.0, f64::max);
-            format!("--target-speedup: no calibrated point is {least} times as fast; the fastest is {fastest:.2} times")
+            format!(
+                "--target-speedup: no calibrated point is {least} times as fast; the fastest is \
+                 {fastest:.2} times"
+            )
         })?;
         Ok(point.policy.clone())
+    }
+
+    /// Refuses speeds that nobody can mean, before anything is read.
+    fn check(&self) -> Result<()> {
+        let least = self.target_speedup.unwrap_or(1.0);
+        ensure!(
+            least.is_finite() && least >= 1.0,
+            "--target-speedup: {least} is no layer speed-up; give 1 or more"
+        );
+        Ok(())
     }
 
     fn form(&self, console: Console) -> Result<Form> {

@@ -11,7 +11,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::held_out::{HeldOut, HeldOutArgs, LogitsFile, check_out, write_logits};
-use super::{Session, Verdict, sources};
+use super::{Session, Verdict};
 
 /// What `--policies` says for every policy that the model can run.
 pub(super) const ALL: &str = "all";
@@ -50,7 +50,11 @@ pub(crate) fn run(args: &SweepArgs, session: Session) -> Result<Verdict> {
     let started = now();
     check_out(&args.out)?;
     let named = families(&args.policies).context("--policies")?;
-    let (held_out, mut model) = HeldOut::open(args.held_out.wanted(&args.split), session)?;
+    let (mut held_out, mut model) = HeldOut::open(args.held_out.wanted(&args.split), session)?;
+    if let Err(error) = held_out.use_calibration() {
+        let without = "maxprob is drawn without temperatures";
+        session.console.note(&format!("note: {error:#}; {without}"));
+    }
     let subject = held_out.subject();
     let families = runnable(&args.policies, named, (&subject, session))?;
     let (_, logits) = held_out.evaluate(&mut *model, session)?;
@@ -81,12 +85,9 @@ pub(crate) fn run(args: &SweepArgs, session: Session) -> Result<Verdict> {
 
 impl SweepArgs {
     fn configuration(&self, families: &[Family]) -> serde_json::Value {
-        serde_json::json!({
-            "task": self.held_out.task, "split": self.split, "max_length": self.held_out.max_length,
-            "policies": families, "timed_rows": self.timed_rows,
-            "model": sources::label(&self.held_out.model), "engine": self.held_out.computing.engine(),
-            "precision": self.held_out.computing.precision.to_string(),
-        })
+        self.held_out.configuration(serde_json::json!({
+            "split": self.split, "policies": families, "timed_rows": self.timed_rows,
+        }))
     }
 
     fn report(&self, sweep: &Sweep) -> String {

@@ -182,3 +182,79 @@ fn expectations_and_scores_and_speeds_are_certified_too() {
         );
     }
 }
+
+#[test]
+fn fitted_temperatures_and_speeds_serve_other_commands() {
+    let setup = trained(80);
+    let tempered = "maxprob:0.6,temperatures=calibrated";
+    let eval = format!("eval --model out --task task.toml --split dev --policy {tempered}");
+    let refused = setup.run(&eval);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(
+        stderr(&refused).contains("no calibrated temperatures"),
+        "{}",
+        stderr(&refused)
+    );
+
+    let found = document(
+        &setup,
+        &format!("{CALIBRATE} --max-drop 0.1 --policies maxprob"),
+    );
+    let fitted = found["calibration"]["temperatures"].as_array().unwrap();
+    let fitted: Vec<_> = fitted.iter().map(ToString::to_string).collect();
+    let in_numbers = format!("maxprob:0.6,temperatures={}", fitted.join("/"));
+    // Whether they are named or written, temperatures do the same; and they do something.
+    let of = |policy: &str| {
+        let live = format!("eval --model out --task task.toml --split dev --policy {policy}");
+        let answer = document(&setup, &live);
+        let evaluated = &answer["policies"][0];
+        ["score", "mean_exit"].map(|figure| evaluated[figure].clone())
+    };
+    assert_eq!(of(tempered), of(&in_numbers));
+    // Without a promise the search uses them, with one it may not.
+    let is_tempered = |found: &Value| {
+        let points = found["calibration"]["points"].as_array().unwrap();
+        let policies = points.iter().map(|point| point["policy"].as_str().unwrap());
+        policies
+            .filter(|policy| policy.contains("temperatures="))
+            .count()
+    };
+    assert!(is_tempered(&found) > 0, "{found}");
+    let certified = "--max-drop 0.5 --confidence 0.8 --policies maxprob";
+    let certified = document(&setup, &format!("{CALIBRATE} {certified}"));
+    assert_eq!(is_tempered(&certified), 0, "{certified}");
+
+    let found = document(&setup, &format!("{CALIBRATE} --max-drop 0.5"));
+    let points = found["calibration"]["points"].as_array().unwrap();
+    let speed = |point: &Value| point["layer_speedup"].as_f64().unwrap();
+    let fastest = points.iter().map(speed).fold(1.0, f64::max);
+    let predict = |least: f64| format!("predict --model out --target-speedup {least} texts.txt");
+    let predicted = document(&setup, &predict(fastest));
+    let taken = points
+        .iter()
+        .find(|point| point["policy"] == predicted["policy"]);
+    assert_eq!(speed(taken.unwrap()), fastest);
+    let refused = setup.run(&predict(fastest + 0.1));
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(
+        stderr(&refused).contains("--target-speedup: no calibrated point"),
+        "{}",
+        stderr(&refused)
+    );
+
+    // Temperatures of other weights are refused; a policy that needs none goes on.
+    let mut calibration = json_file(&setup, "out/exit_calibration.json");
+    calibration["model_sha256"] = json!("00");
+    setup.write("out/exit_calibration.json", calibration.to_string());
+    let refused = setup.run(&eval);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(
+        stderr(&refused).contains("calibration of another model"),
+        "{}",
+        stderr(&refused)
+    );
+    done(
+        &setup,
+        "eval --model out --task task.toml --split dev --policy fixed:2",
+    );
+}

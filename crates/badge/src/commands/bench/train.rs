@@ -54,10 +54,10 @@ pub(crate) struct TrainArgs {
     /// Compute the inside of every block again in the backward pass: more time, less memory
     #[arg(long)]
     recompute: bool,
-    /// Also time heads on the frozen backbone, as two-stage training has them in its second stage of so
-    /// many epochs: on stored features, and with the backbone run for every batch
+    /// Also time heads on the frozen backbone, as two-stage training has them in its second stage
+    /// of so many epochs: on stored features, and with the backbone run for every batch
     #[arg(long, value_name = "EPOCHS")]
-    second_stage: Option<usize>,
+    second_stage_epochs: Option<usize>,
     /// Timed rounds, after three steps that are not
     #[arg(long, value_name = "N", default_value_t = 8)]
     runs: usize,
@@ -76,6 +76,10 @@ pub(super) fn run(args: &TrainArgs, bench: &Bench) -> Result<()> {
     let (session, before) = (bench.session, Resident::of_this_process());
     check_out(&args.out)?;
     let repeats = Repeats::new("--runs", args.runs)?;
+    ensure!(
+        args.second_stage_epochs != Some(0),
+        "--second-stage-epochs: 0 epochs take no time"
+    );
     let Trained { model, sha256 } = args.trained(bench)?;
     let (lengths, lengths_sha256) = args.lengths(model.config())?;
     let inputs = random_inputs(model.config(), &lengths, session.seed);
@@ -92,7 +96,7 @@ pub(super) fn run(args: &TrainArgs, bench: &Bench) -> Result<()> {
     };
     let on_model = (&model, passes);
     let mut measured = training(on_model, &rows, on, (repeats, session.seed))?;
-    if let Some(epochs) = args.second_stage {
+    if let Some(epochs) = args.second_stage_epochs {
         let heads = second_stage(on_model, &rows, epochs, (repeats, session.seed))?;
         measured.second_stage = Some(heads);
     }
@@ -164,7 +168,7 @@ impl TrainArgs {
             "dropout": self.dropout, "batch": self.batch,
             "length": self.lengths_file.is_none().then_some(self.length), "runs": self.runs,
             "precision": self.precision, "recompute": self.recompute,
-            "second_stage": self.second_stage,
+            "second_stage_epochs": self.second_stage_epochs,
         })
     }
 }
