@@ -228,7 +228,9 @@ def run(args, folder, started):
     import torch
     record = {
         "experiment": f"engine {args.what}", "model": args.name, "started": started,
-        "configuration": {k: v for k, v in vars(args).items() if k not in ("model", "out")},
+        # Files by name: folders are of one machine.
+        "configuration": {k: pathlib.Path(v).name if k == "lengths_file" and v else v
+                          for k, v in vars(args).items() if k not in ("model", "out")},
         "model_sha256": hashlib.sha256((pathlib.Path(args.model) / "model.safetensors").read_bytes()).hexdigest(),
         "commit": subprocess.run(["git", "-C", str(HERE), "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip(),
         "machine": badge("kernels", "--peaks-only")["machine"], "system": platform.release(),

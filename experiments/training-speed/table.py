@@ -8,6 +8,7 @@ are missing is left as it is, and a document without its markers too.
 """
 import json
 import pathlib
+import statistics
 import sys
 
 RECORDS = pathlib.Path(sys.argv[1])
@@ -62,8 +63,53 @@ def epoch():
                   lambda row: [f"{row['round_seconds']:.0f}", f"{row['tokens_per_second']:.0f}", f"{row['resident_peak'] / MIB:.0f}"])
 
 
+def stage():
+    found = records("stage")
+    rows = []
+    for record in found:
+        s = record["results"]["second_stage"]
+        rows.append([record["configuration"]["shape"], f"{s['features_seconds']:.1f}", f"{s['stored_epoch_seconds']:.2f}",
+                     f"{s['recomputed_epoch_seconds']:.1f}", f"{s['epoch_ratio']:.1f}x", f"{s['stage_ratio']:.1f}x"])
+    header = ["model", "features once, s", "an epoch on them, s", "an epoch without, s", "epoch", "25 epochs with the features"]
+    return table(header, rows) if rows else None
+
+
+def precision():
+    """Dev scores of both precisions by seed, and how far their losses lie apart."""
+    rows, gaps = [], {"seed": [], "precision": []}
+    runs = {}
+    for path in sorted(RECORDS.glob("precision-*.json")):
+        _, name, seed = path.stem.split("-")
+        runs[int(seed), name] = json.loads(path.read_text())
+    seeds = sorted({seed for seed, _ in runs})
+    if not seeds or len(runs) != 2 * len(seeds):
+        return None
+    for seed in seeds:
+        pair = [runs[seed, name] for name in ("f32", "bf16")]
+        best = [run["results"]["dev"] for run in pair]
+        apart = [abs(a - b) / a for a, b in zip(*(smooth(run["losses"]) for run in pair))]
+        rows.append([seed, *(f"{100 * b['average']:.1f}" for b in best), *(f"{100 * b['best']:.1f}" for b in best),
+                     f"{100 * statistics.mean(apart):.2f} %", f"{100 * max(apart):.2f} %"])
+    header = ["seed", "S-avg f32", "S-avg bf16", "S-best f32", "S-best bf16", "losses apart, mean", "most"]
+    of = lambda name: [100 * runs[seed, name]["results"]["dev"]["average"] for seed in seeds]
+    if len(seeds) < 2:
+        return table(header, rows)
+    between = statistics.stdev(of("f32"))
+    difference = statistics.mean(b - a for a, b in zip(of("f32"), of("bf16")))
+    return table(header, rows) + (
+        f"\n\nLosses are means over {WINDOW} steps of the first {len(pair[0]['losses'])}, relative to f32's. S-avg of bf16 less that "
+        f"of f32: {difference:+.2f} in the mean; the standard deviation of f32's over seeds is {between:.2f}.")
+
+
+WINDOW = 20
+
+
+def smooth(losses):
+    return [statistics.mean(losses[i:i + WINDOW]) for i in range(0, len(losses) - WINDOW + 1)]
+
+
 def main():
-    blocks = {"training-step": step(), "training-epoch": epoch()}
+    blocks = {"training-step": step(), "training-epoch": epoch(), "training-stage": stage(), "training-precision": precision()}
     for path in DOCUMENTS:
         text = path.read_text(encoding="utf-8")
         for name, block in blocks.items():
