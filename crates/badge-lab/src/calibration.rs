@@ -21,6 +21,7 @@ use badge_core::calibration::{
 use badge_core::config::ModelConfig;
 use badge_core::policy::{ModelExits, PolicySpec};
 use badge_tasks::file;
+use badge_tasks::hash::model_sha256;
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -374,7 +375,7 @@ pub fn calibrated_exits(directory: &Path, config: &ModelConfig) -> Result<ModelE
         return Ok(exits);
     };
     ensure!(
-        calibration.model_sha256 == cache::model_sha256(directory)?,
+        calibration.model_sha256 == model_sha256(directory)?,
         "{}: it is the calibration of another model; calibrate again",
         directory.join(CALIBRATION_FILE).display()
     );

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use badge_core::calibration::{ExitCalibration, Goal};
 use badge_core::policy::{DivergenceBased, FixedDepth, ModelExits, PolicySpec};
+use badge_tasks::hash::model_sha256;
 use badge_tasks::{Example, LabelSpace, MetricKind, TaskData, TokenCache, Tokenizer, score};
 use badge_train::Device;
 use badge_train::data::EncodedSplit;
@@ -20,7 +21,6 @@ use badge_train::trainer::Start;
 use serde::Serialize;
 
 use self::corpus::{Corpus, Grade};
-use crate::calibration::cache::model_sha256;
 use crate::calibration::{self, Origin, Request, calibrate, temperatures};
 use crate::evaluation::{Evaluation, PolicyEvaluation, Replay, Subject};
 use crate::fine_tune::{FineTuned, Means, Place, fine_tune};

@@ -329,6 +329,12 @@ pub enum Error {
         /// What went wrong.
         problem: String,
     },
+    /// Token ids that the tokeniser makes no text of.
+    #[error("the tokeniser cannot decode the ids: {problem}")]
+    Decode {
+        /// What went wrong.
+        problem: String,
+    },
     /// A maximal length that leaves no room for the text.
     #[error(
         "a maximal length of {max_length} tokens leaves no room beside {special} special tokens; \
@@ -341,6 +347,14 @@ pub enum Error {
         special: usize,
         /// The least that works.
         needed: usize,
+    },
+    /// A text that is longer than the model takes, and must not be cut.
+    #[error("the text has {tokens} tokens, but the model takes at most {max_length}")]
+    TooLong {
+        /// Its tokens, special ones included.
+        tokens: usize,
+        /// The most that fit.
+        max_length: usize,
     },
     /// A name that is neither a directory nor a hub identifier.
     #[error(

@@ -1,8 +1,14 @@
 //! SHA-256 of contents, in lower-case hexadecimal, as records and cache entries carry it.
 
 use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
 
+use badge_core::config::CONFIG_FILE;
 use sha2::{Digest, Sha256};
+
+use crate::error::Result;
+use crate::file;
 
 /// SHA-256 of `bytes` as 64 lower-case hexadecimal digits.
 ///
@@ -52,6 +58,35 @@ impl ContentHasher {
     }
 }
 
+/// SHA-256 of a model directory's configuration and weights, in whichever files they are.
+///
+/// # Errors
+///
+/// Names the file that cannot be read.
+pub fn model_sha256(directory: &Path) -> Result<String> {
+    let failed = |source| file::read_error(directory, source);
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        let name = name.to_string_lossy().into_owned();
+        let is_weights = ["model", "pytorch_model"].iter().any(|stem| {
+            let rest = name.strip_prefix(stem);
+            rest.is_some_and(|rest| rest.starts_with(['.', '-']))
+        });
+        if is_weights || name == CONFIG_FILE {
+            names.push(name);
+        }
+    }
+    names.sort();
+    let mut hasher = ContentHasher::new();
+    for name in names {
+        hasher.update_field(name.as_bytes());
+        let bytes = file::read_bytes(&directory.join(&name))?;
+        hasher.update_field(sha256_hex(&bytes).as_bytes());
+    }
+    Ok(hasher.finish())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,5 +117,28 @@ mod tests {
             hasher.finish()
         };
         assert_ne!(digest(["ab", "c"]), digest(["a", "bc"]));
+    }
+
+    #[test]
+    fn a_model_is_its_configuration_and_weights() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+        write("config.json", "{}");
+        write("model.safetensors", "weights");
+        let hash = model_sha256(folder.path()).unwrap();
+        for beside in ["record.json", "logits-dev.safetensors", "modeling_badge.py"] {
+            write(beside, "x");
+        }
+        assert_eq!(model_sha256(folder.path()).unwrap(), hash);
+        for (name, text) in [
+            ("config.json", "{ }"),
+            ("model.safetensors", "others"),
+            ("model-00001-of-00002.safetensors", "shard"),
+        ] {
+            write(name, text);
+            assert_ne!(model_sha256(folder.path()).unwrap(), hash, "{name}");
+        }
+        let told = model_sha256(&folder.path().join("absent")).unwrap_err();
+        assert!(told.to_string().contains("absent"));
     }
 }

@@ -33,4 +33,4 @@ pub use metric::{MetricKind, score};
 pub use split::{Split, TaskData, load};
 pub use task::{Example, LabelSpace, Target, Task};
 pub use tokenizer::cache::TokenCache;
-pub use tokenizer::{Encoding, Tokenizer};
+pub use tokenizer::{Encoding, Overlong, Tokenizer};

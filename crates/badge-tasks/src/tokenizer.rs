@@ -1,6 +1,7 @@
 //! Texts to token ids, exactly as Hugging Face's fast tokenisers make them.
 
 pub mod cache;
+mod spelling;
 mod wordpiece;
 
 use std::path::{Path, PathBuf};
@@ -12,6 +13,8 @@ use tokenizers::{PostProcessor, TruncationParams};
 use crate::error::{Error, Result};
 use crate::file;
 use crate::task::Example;
+
+pub use spelling::{SpecialTokens, Token};
 
 /// The name of a tokeniser's file in a model directory.
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
@@ -39,6 +42,18 @@ pub struct Encoding {
     pub ids: Vec<u32>,
     /// Segment ids, `[t]`: 0 for the text, 1 for its pair, where the tokeniser tells them apart.
     pub type_ids: Vec<u32>,
+}
+
+/// What becomes of a text that is too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Overlong {
+    /// It loses tokens at its end.
+    #[default]
+    CutEnd,
+    /// It loses tokens at its beginning.
+    CutBeginning,
+    /// It is refused.
+    Refuse,
 }
 
 impl Encoding {
@@ -123,6 +138,20 @@ impl Tokenizer {
     /// [`Error::MaxLength`] when special tokens leave no room for each text, [`Error::Encode`]
     /// when nothing comes of the text.
     pub fn encode(&self, example: &Example, max_length: usize) -> Result<Encoding> {
+        self.encode_within(example, max_length, Overlong::CutEnd)
+    }
+
+    /// The same for a caller that says what becomes of a text that is too long.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tokenizer::encode`], and [`Error::TooLong`] for a text that is to be refused.
+    pub fn encode_within(
+        &self,
+        example: &Example,
+        max_length: usize,
+        overlong: Overlong,
+    ) -> Result<Encoding> {
         let texts = 1 + usize::from(example.pair.is_some());
         let special = self.special_tokens(example.pair.is_some());
         if max_length < special + texts {
@@ -136,9 +165,15 @@ impl Tokenizer {
             text: beginning(&example.text),
             problem,
         };
+        let library = |error: tokenizers::Error| failed(error.to_string());
+        let (text, pair) = self.plain(example).map_err(library)?;
+        let tokens = special + text.len() + pair.as_ref().map_or(0, tokenizers::Encoding::len);
+        if overlong == Overlong::Refuse && tokens > max_length {
+            return Err(Error::TooLong { tokens, max_length });
+        }
         let encoding = self
-            .truncated(example, max_length - special)
-            .map_err(|error| failed(error.to_string()))?;
+            .truncated((text, pair), max_length - special, overlong)
+            .map_err(library)?;
         let (ids, type_ids) = (
             encoding.get_ids().to_vec(),
             encoding.get_type_ids().to_vec(),
@@ -199,13 +234,8 @@ impl Tokenizer {
             .map_or(0, |processor| processor.added_tokens(is_pair))
     }
 
-    /// Encodes without special tokens, truncates, then adds them: the order in which the library
-    /// itself works, which only knows one maximal length per tokeniser.
-    fn truncated(
-        &self,
-        example: &Example,
-        max_length: usize,
-    ) -> std::result::Result<tokenizers::Encoding, tokenizers::Error> {
+    /// The tokens of the texts, without special ones.
+    fn plain(&self, example: &Example) -> tokenizers::Result<Texts> {
         let text = self.inner.encode_fast(example.text.as_str(), false)?;
         let pair = match &example.pair {
             None => None,
@@ -215,6 +245,17 @@ impl Tokenizer {
                 Some(pair)
             }
         };
+        Ok((text, pair))
+    }
+
+    /// Truncates texts that were encoded without special tokens, then adds these: the order in
+    /// which the library itself works, which only knows one maximal length per tokeniser.
+    fn truncated(
+        &self,
+        (text, pair): Texts,
+        max_length: usize,
+        overlong: Overlong,
+    ) -> tokenizers::Result<tokenizers::Encoding> {
         let (mut text, mut pair) = truncate_encodings(
             text,
             pair,
@@ -222,7 +263,10 @@ impl Tokenizer {
                 max_length,
                 strategy: TruncationStrategy::LongestFirst,
                 stride: 0,
-                direction: TruncationDirection::Right,
+                direction: match overlong {
+                    Overlong::CutEnd | Overlong::Refuse => TruncationDirection::Right,
+                    Overlong::CutBeginning => TruncationDirection::Left,
+                },
             },
         )?;
         // The cut-off rest would be combined with every cut-off rest of the pair below.
@@ -233,6 +277,9 @@ impl Tokenizer {
         self.inner.post_process(text, pair, true)
     }
 }
+
+/// A text as the library encodes it, and its pair.
+type Texts = (tokenizers::Encoding, Option<tokenizers::Encoding>);
 
 /// The padding of the file, or the token that usually serves for it.
 fn pad_id(tokenizer: &tokenizers::Tokenizer) -> u32 {

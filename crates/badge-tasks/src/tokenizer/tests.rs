@@ -191,3 +191,45 @@ fn long_pairs_take_time_in_proportion_to_their_length() {
         [2, 5, 5, 3, 6, 6, 3]
     );
 }
+
+#[test]
+fn a_long_text_is_cut_where_it_is_told_to_or_refused() {
+    let tokenizer = tokenizer();
+    let text = Example::of_text("a b c d");
+    let cut = |overlong| tokenizer.encode_within(&text, 4, overlong);
+    assert_eq!(cut(Overlong::CutEnd).unwrap().ids, [2, 5, 6, 3]);
+    assert_eq!(cut(Overlong::CutBeginning).unwrap().ids, [2, 7, 8, 3]);
+    assert!(matches!(
+        cut(Overlong::Refuse),
+        Err(Error::TooLong {
+            tokens: 6,
+            max_length: 4
+        })
+    ));
+    let fits = tokenizer.encode_within(&text, 6, Overlong::Refuse).unwrap();
+    assert_eq!(fits.ids, [2, 5, 6, 7, 8, 3]);
+}
+
+#[test]
+fn tokens_say_where_they_stand_and_ids_become_text_again() {
+    let tokenizer = tokenizer();
+    let tokens = tokenizer.tokens("Playing é!", SpecialTokens::Keep).unwrap();
+    let found: Vec<_> = tokens
+        .iter()
+        .map(|token| (token.id, token.text.as_str(), token.place))
+        .collect();
+    let expected = [
+        (2, "[CLS]", None),
+        (10, "Play", Some((0, 4))),
+        (11, "ing", Some((4, 7))),
+        (13, "é", Some((8, 10))),
+        (14, "!", Some((10, 11))),
+        (3, "[SEP]", None),
+    ];
+    assert_eq!(found, expected);
+    let bare = tokenizer.tokens("a", SpecialTokens::Skip).unwrap();
+    assert_eq!(bare.len(), 1);
+    let text = |special| tokenizer.decode(&[2, 10, 11, 3, 999], special).unwrap();
+    assert_eq!(text(SpecialTokens::Skip), "playing");
+    assert_eq!(text(SpecialTokens::Keep), "[CLS] playing [SEP]");
+}

@@ -8,13 +8,14 @@ use std::time::Instant;
 use anyhow::Result;
 use badge_core::calibration::temperature::Temperature;
 use badge_core::calibration::{ExitCalibration, LossKind, Method};
-use badge_lab::calibration::cache::{Inputs, LogitsCache, model_sha256};
+use badge_lab::calibration::cache::{Inputs, LogitsCache};
 use badge_lab::calibration::{
     self, CALIBRATION_RECORD_FILE, Origin, Outcome, Refusal, Search, calibrate, temperatures,
 };
 use badge_lab::inference::Provenance;
 use badge_lab::record::now;
 use badge_lab::replay::DevOutputs;
+use badge_tasks::hash::model_sha256;
 use badge_train::evaluate::ExitLogits;
 use clap::{ArgGroup, Args};
 use serde::Serialize;
