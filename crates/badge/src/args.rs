@@ -1,6 +1,8 @@
 //! What can be typed: global flags and one file of flags per command.
 
-use clap::{Args, Parser, Subcommand};
+use std::env;
+
+use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::bench::BenchArgs;
 use crate::commands::calibrate::CalibrateArgs;
@@ -11,6 +13,7 @@ use crate::commands::fetch::FetchArgs;
 use crate::commands::inspect::InspectArgs;
 use crate::commands::predict::PredictArgs;
 use crate::commands::quickstart::QuickstartArgs;
+use crate::commands::serve::ServeArgs;
 use crate::commands::sweep::SweepArgs;
 use crate::commands::train::TrainArgs;
 
@@ -23,6 +26,49 @@ pub(crate) struct Cli {
     pub(crate) global: GlobalArgs,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// Variables that text-embeddings-inference reads, so that what starts it starts `serve` too. Not
+/// HOSTNAME, which every shell sets to something else.
+const PEER_VARIABLES: [&str; 12] = [
+    "API_KEY",
+    "AUTO_TRUNCATE",
+    "CORS_ALLOW_ORIGIN",
+    "JSON_OUTPUT",
+    "MAX_BATCH_REQUESTS",
+    "MAX_BATCH_TOKENS",
+    "MAX_CLIENT_BATCH_SIZE",
+    "MAX_CONCURRENT_REQUESTS",
+    "MODEL_ID",
+    "PAYLOAD_LIMIT",
+    "PORT",
+    "TOKENIZATION_WORKERS",
+];
+
+impl Cli {
+    /// What was typed, or an exit with a message.
+    pub(crate) fn read() -> Self {
+        let command = Self::command();
+        let command = command.mut_subcommand("serve", |serve| serve.mut_args(with_peer_variable));
+        let matches = command.get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+}
+
+/// Lets a flag read the peer's variable where that is set and ours is not.
+fn with_peer_variable(arg: Arg) -> Arg {
+    let Some(ours) = arg.get_env() else {
+        return arg;
+    };
+    let is_ours = |peer: &&str| {
+        let name = peer.strip_suffix("_ID").unwrap_or(peer);
+        ours.to_str() == Some(&format!("BADGE_{name}"))
+    };
+    let peer = PEER_VARIABLES.into_iter().find(|peer| is_ours(peer));
+    match peer {
+        Some(peer) if env::var_os(ours).is_none() && env::var_os(peer).is_some() => arg.env(peer),
+        _ => arg,
+    }
 }
 
 /// Flags that every command takes.
@@ -63,6 +109,8 @@ pub(crate) enum Command {
     Calibrate(CalibrateArgs),
     /// Classify texts, each as deep as it needs
     Predict(PredictArgs),
+    /// Answer over HTTP
+    Serve(Box<ServeArgs>),
     /// Show what a model directory holds, and check every tensor of it
     Inspect(InspectArgs),
     /// Download a model or a task's data into the cache

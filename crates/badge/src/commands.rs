@@ -12,6 +12,7 @@ mod held_out;
 pub(crate) mod inspect;
 pub(crate) mod predict;
 pub(crate) mod quickstart;
+pub(crate) mod serve;
 mod sources;
 pub(crate) mod sweep;
 pub(crate) mod train;
@@ -70,6 +71,7 @@ pub(crate) fn run(cli: Cli, console: Console, threads: usize) -> Result<Verdict>
         Command::Sweep(args) => sweep::run(&args, context),
         Command::Calibrate(args) => calibrate::run(&args, context),
         Command::Predict(args) => predict::run(&args, context),
+        Command::Serve(args) => serve::run(&args, context),
         Command::Inspect(args) => inspect::run(&args, context),
         Command::Fetch(args) => fetch::run(&args, context),
         Command::Bench(args) => bench::run(&args, context),

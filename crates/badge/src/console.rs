@@ -73,6 +73,15 @@ impl Console {
         }
     }
 
+    /// What a server's log says, as long as `LOG_LEVEL` does not say otherwise.
+    pub(crate) fn log_level(self) -> &'static str {
+        match (self.quiet, self.verbose) {
+            (true, _) => "warn",
+            (false, 0) => "info",
+            (false, _) => "debug",
+        }
+    }
+
     /// A progress bar on standard error; silent when that is no terminal or `--quiet` is given.
     pub(crate) fn bar(self, length: u64, what: &str) -> ProgressBar {
         let bar = if self.quiet || !io::stderr().is_terminal() {

@@ -35,6 +35,7 @@ pub(crate) fn threads(cli: &Cli) -> Result<usize> {
         (CommandName::Quickstart(_), None) => 1,
         // The variable belongs to the framework, which takes no part.
         (CommandName::Bench(args), None) if !args.trains() => available,
+        (CommandName::Serve(_), None) => available,
         (_, None) => env::var(THREADS)
             .ok()
             .and_then(|n| n.parse().ok())
@@ -59,7 +60,10 @@ pub(crate) fn threads(cli: &Cli) -> Result<usize> {
 pub(crate) fn prepare(cli: &Cli, threads: usize) -> Result<Option<ExitCode>> {
     let computes = match &cli.command {
         CommandName::Bench(args) => args.trains(),
-        CommandName::Completions(_) | CommandName::Fetch(_) | CommandName::Inspect(_) => false,
+        CommandName::Completions(_)
+        | CommandName::Fetch(_)
+        | CommandName::Inspect(_)
+        | CommandName::Serve(_) => false,
         _ => true,
     };
     if !computes || env::var_os(PREPARED).is_some() {

@@ -9,13 +9,11 @@ mod progress;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use crate::args::Cli;
 use crate::console::Console;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::read();
     match run(cli) {
         Ok(code) => code,
         Err(error) => failure::report(&error),

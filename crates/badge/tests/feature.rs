@@ -392,7 +392,7 @@ fn completions_know_every_command() {
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let script = stdout(&done(&setup, &format!("completions {shell}")));
         for command in [
-            "train", "eval", "sweep", "predict", "inspect", "fetch", "doctor",
+            "train", "eval", "sweep", "predict", "serve", "inspect", "fetch", "doctor",
         ] {
             assert!(script.contains(command), "{shell} does not know {command}");
         }
@@ -411,6 +411,7 @@ fn every_command_shows_an_example() {
         "sweep",
         "calibrate",
         "predict",
+        "serve",
         "inspect",
         "fetch",
         "bench",

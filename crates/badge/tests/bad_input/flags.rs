@@ -4,6 +4,54 @@ use super::{Case, NOTHING, case};
 
 pub(crate) const FLAGS: &[Case] = &[
     case("unknown command", NOTHING, "trian", &["trian"]),
+    case(
+        "a server of no model",
+        NOTHING,
+        "serve --model nowhere",
+        &["`nowhere`"],
+    ),
+    case(
+        "two models of one name",
+        NOTHING,
+        "serve --model model --model model --port 0",
+        &["--model", "`model`", "NAME="],
+    ),
+    case(
+        "a name that is no part of a path",
+        NOTHING,
+        "serve --model a/b=model --port 0",
+        &["--model", "`a/b`"],
+    ),
+    case(
+        "a batch that is never accepted",
+        NOTHING,
+        "serve --model model --port 0 --max-client-batch-size 600",
+        &["--max-client-batch-size", "512"],
+    ),
+    case(
+        "an admin port for everybody",
+        NOTHING,
+        "serve --model model --port 0 --admin-port 0 --admin-hostname 0.0.0.0",
+        &["--admin-hostname", "--admin-token"],
+    ),
+    case(
+        "a policy that the served model cannot run",
+        NOTHING,
+        "serve --model model --hostname 127.0.0.1 --port 0 --policy fixed:99",
+        &["`model`", "fixed:99", "1..=5"],
+    ),
+    case(
+        "a delay that is no time",
+        NOTHING,
+        "serve --model model --port 0 --drain-timeout-s -1",
+        &["--drain-timeout-s"],
+    ),
+    case(
+        "an empty key",
+        |setup| setup.write("key", "\n"),
+        "serve --model model --port 0 --api-key-file key",
+        &["key", "empty"],
+    ),
     case("unknown flag", NOTHING, "doctor --hard", &["--hard"]),
     case(
         "unknown policy",

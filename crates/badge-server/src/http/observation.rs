@@ -1,0 +1,183 @@
+//! Every request is timed, counted, logged and given an id; none of its texts is.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::middleware::Next;
+use axum::response::Response;
+
+use super::App;
+use super::failure::Told;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// When a request came, for handlers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Arrival(pub(crate) Instant);
+
+impl Arrival {
+    /// When this request came.
+    pub(crate) fn of(request: &Request) -> Instant {
+        let arrival = request.extensions().get::<Self>();
+        arrival.map_or_else(Instant::now, |arrival| arrival.0)
+    }
+}
+
+/// Times, counts and logs a request.
+pub(crate) async fn observe(State(server): App, mut request: Request, next: Next) -> Response {
+    let start = Instant::now();
+    request.extensions_mut().insert(Arrival(start));
+    let route = request.extensions().get::<MatchedPath>();
+    // A path that nobody has thought of may hold anything: it is no label.
+    let route = route.map_or("unknown", MatchedPath::as_str).to_owned();
+    let id = request_id(request.headers());
+    let trace = Trace::of(request.headers());
+    let mut response = next.run(request).await;
+    let (duration, status) = (start.elapsed(), response.status());
+    server.metrics.request(&route, status.as_u16(), duration);
+    let ms = duration.as_secs_f64() * 1e3;
+    let told = response.extensions().get::<Told>();
+    let told = told.map_or("", |told| told.0);
+    let trace_id = trace.as_ref().map_or("", Trace::id);
+    let (id_text, code) = (id.to_str().unwrap_or_default(), status.as_u16());
+    if status.is_server_error() {
+        tracing::warn!(
+            route,
+            code,
+            ms,
+            told,
+            request_id = id_text,
+            trace_id,
+            "failed"
+        );
+    } else if status.is_client_error() {
+        tracing::info!(
+            route,
+            code,
+            ms,
+            told,
+            request_id = id_text,
+            trace_id,
+            "refused"
+        );
+    } else {
+        tracing::debug!(route, code, ms, request_id = id_text, trace_id, "answered");
+    }
+    let headers = response.headers_mut();
+    headers.insert(REQUEST_ID, id);
+    if let Some(trace) = trace {
+        headers.insert(TRACE_PARENT, trace.header());
+    }
+    response
+}
+
+/// The caller's id if it is a decent one, else a new one.
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let decent = |id: &&HeaderValue| {
+        let bytes = id.as_bytes();
+        (1..=128).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
+    };
+    let given = headers.get(REQUEST_ID).filter(decent);
+    given.map_or_else(
+        || {
+            let id = format!("{:016x}", random());
+            HeaderValue::from_str(&id).expect("hexadecimal digits are a header's value")
+        },
+        HeaderValue::clone,
+    )
+}
+
+/// A number that nobody else has.
+pub(super) fn random() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    // The keys of the standard hasher are random for each process.
+    static KEYS: std::sync::LazyLock<RandomState> = std::sync::LazyLock::new(RandomState::new);
+    KEYS.hash_one(NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A W3C trace that this request belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Trace {
+    id: String,
+    flags: String,
+}
+
+impl Trace {
+    /// That of the `traceparent` header, if it is well-formed.
+    fn of(headers: &HeaderMap) -> Option<Self> {
+        let text = headers.get(TRACE_PARENT)?.to_str().ok()?;
+        let parts: Vec<_> = text.split('-').collect();
+        let [version, id, parent, flags] = parts.get(..4)?.try_into().ok()?;
+        let hex = |text: &str, digits| {
+            let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+            text.len() == digits && text.bytes().all(is_digit)
+        };
+        let zeros = |text: &str| text.bytes().all(|byte| byte == b'0');
+        let sound = hex(version, 2) && hex(id, 32) && hex(parent, 16) && hex(flags, 2);
+        let known = version != "ff" && (version != "00" || parts.len() == 4);
+        (sound && known && !zeros(id) && !zeros(parent)).then(|| Self {
+            id: id.to_owned(),
+            flags: flags.to_owned(),
+        })
+    }
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The header for the way back: the same trace, a span of ours.
+    fn header(&self) -> HeaderValue {
+        let text = format!("00-{}-{:016x}-{}", self.id, random() | 1, self.flags);
+        HeaderValue::from_str(&text).expect("hexadecimal digits are a header's value")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(name: &HeaderName, value: &str) -> HeaderMap {
+        let value = HeaderValue::from_bytes(value.as_bytes()).unwrap();
+        HeaderMap::from_iter([(name.clone(), value)])
+    }
+
+    #[test]
+    fn ids_are_the_callers_or_new() {
+        let own = request_id(&headers(&REQUEST_ID, "abc-1"));
+        assert_eq!(own, "abc-1");
+        let (first, second) = (
+            request_id(&HeaderMap::new()),
+            request_id(&headers(&REQUEST_ID, "two words")),
+        );
+        assert!(first != second && first.len() == 16 && second.len() == 16);
+        assert_ne!(
+            request_id(&headers(&REQUEST_ID, &"x".repeat(129))).len(),
+            129
+        );
+    }
+
+    #[test]
+    fn a_trace_goes_on_under_its_id() {
+        let (id, flags) = ("4bf92f3577b34da6a3ce929d0e0e4736", "01");
+        let parent = format!("00-{id}-00f067aa0ba902b7-{flags}");
+        let trace = Trace::of(&headers(&TRACE_PARENT, &parent)).unwrap();
+        let header = trace.header();
+        let header = header.to_str().unwrap();
+        assert!(header.starts_with(&format!("00-{id}-")) && header.ends_with("-01"));
+        assert!(!header.contains("00f067aa0ba902b7"));
+        for bad in [
+            "",
+            "00-x-y-z",
+            &parent.replace("4bf9", "4BF9"),
+            &parent.replace(id, &"0".repeat(32)),
+            &format!("{parent}-more"),
+            &parent.replacen("00-", "ff-", 1),
+        ] {
+            assert_eq!(Trace::of(&headers(&TRACE_PARENT, bad)), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,499 @@
+//! The policies that a model may run, and the one that it runs now.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use badge_core::calibration::ExitCalibration;
+use badge_core::controller::{Ask, Class, Settings};
+use badge_core::exit::Depth;
+use badge_core::policy::{ModelExits, Policy, PolicySpec};
+use serde::Deserialize;
+
+use crate::governor::Governor;
+use crate::metrics::Promise;
+use crate::refusal::Refusal;
+use crate::steering::{Steering, Witness};
+
+/// The policies that a model may run, and the one that it runs now.
+#[derive(Debug)]
+pub(crate) struct OperatingPoints {
+    exits: ModelExits,
+    /// `full`, then the calibrated points that may be used in each other's place, by rising speed.
+    rows: Vec<Row>,
+    calibration: Option<ExitCalibration>,
+    current: RwLock<Current>,
+}
+
+/// One policy with what is known of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Row {
+    pub(crate) policy: Arc<Policy>,
+    /// Its score on dev, where the model is calibrated.
+    pub(crate) score: Option<f64>,
+    /// Mean depth at which texts left.
+    pub(crate) mean_exit: f64,
+    pub(crate) certified: bool,
+}
+
+/// What texts leave by whose request does not say.
+#[derive(Debug, Clone)]
+pub(crate) enum Current {
+    /// A policy that somebody chose.
+    Chosen(Arc<Policy>),
+    /// A row of the table, which somebody chose by what it keeps.
+    Row(usize),
+    /// What a controller says, which may change at any time.
+    Governed(Arc<Governor>),
+}
+
+/// The policy of one text, which is looked up when the engine takes it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Choice {
+    base: Base,
+    steering: Steering,
+}
+
+#[derive(Debug, Clone, Default)]
+enum Base {
+    /// What the model runs now.
+    #[default]
+    Current,
+    /// The fastest row that keeps a score; no faster one than what the model runs now where a
+    /// controller or somebody's choice of a row says so.
+    AtLeast { score: f64, row: usize },
+    /// A policy of the request's own.
+    Own(Arc<Policy>),
+}
+
+/// How a request wants to be treated: `policy` of its body.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PolicyTerms {
+    /// A policy as text.
+    pub(crate) spec: Option<String>,
+    /// The best score at this layer speed-up or more.
+    pub(crate) speedup: Option<f64>,
+    /// The fastest that keeps this score.
+    #[serde(alias = "min_score")]
+    pub(crate) min_accuracy: Option<f64>,
+    /// Blocks that may run at most.
+    #[serde(alias = "max_layer")]
+    pub(crate) max_depth: Option<usize>,
+    /// Milliseconds after which an answer is worth nothing.
+    pub(crate) deadline_ms: Option<f64>,
+    /// How urgent it is.
+    pub(crate) priority: Option<Class>,
+}
+
+impl Row {
+    fn promise(&self, deepest: f64) -> Promise {
+        Promise {
+            level: self.mean_exit / deepest,
+            score: self.score,
+            ..Promise::default()
+        }
+    }
+}
+
+impl Choice {
+    /// Every block, whatever the model runs.
+    pub(crate) fn full(points: &OperatingPoints) -> Self {
+        Self {
+            base: Base::Own(Arc::clone(&points.rows[0].policy)),
+            steering: Steering::default(),
+        }
+    }
+}
+
+impl OperatingPoints {
+    /// The points of a model; `chosen` wins over its calibration.
+    ///
+    /// # Errors
+    /// Names the policy or the key of the calibration that does not fit.
+    pub(crate) fn new(
+        exits: ModelExits,
+        calibration: Option<ExitCalibration>,
+        chosen: Option<&PolicySpec>,
+    ) -> badge_core::Result<Self> {
+        let exits = match &calibration {
+            Some(calibration) if !calibration.temperatures.is_empty() => {
+                exits.with_temperatures(calibration.temperatures.clone())?
+            }
+            _ => exits,
+        };
+        let build = |spec: &PolicySpec| spec.build_for(&exits).map(Arc::new);
+        let mut rows = vec![Row {
+            policy: build(&PolicySpec::Full)?,
+            score: calibration.as_ref().map(|c| c.full_score),
+            mean_exit: exits.plan().deepest().0 as f64,
+            certified: true,
+        }];
+        for point in calibration.iter().flat_map(ExitCalibration::usable) {
+            if point.policy == PolicySpec::Full {
+                continue;
+            }
+            rows.push(Row {
+                policy: build(&point.policy)?,
+                score: Some(point.score),
+                mean_exit: point.mean_exit,
+                certified: point.certified,
+            });
+        }
+        rows.sort_by(|a, b| b.mean_exit.total_cmp(&a.mean_exit));
+        let spec = chosen.or(calibration.as_ref().map(|c| &c.policy));
+        let current = build(spec.unwrap_or(&PolicySpec::Full))?;
+        Ok(Self {
+            exits,
+            rows,
+            calibration,
+            current: RwLock::new(Current::Chosen(current)),
+        })
+    }
+
+    /// `full`, then the usable points, the slowest first.
+    pub(crate) fn rows(&self) -> &[Row] {
+        &self.rows
+    }
+
+    /// What the model was calibrated for, if it was.
+    pub(crate) fn calibration(&self) -> Option<&ExitCalibration> {
+        self.calibration.as_ref()
+    }
+
+    /// What runs where a request does not say.
+    pub(crate) fn current(&self) -> Current {
+        let current = self.current.read();
+        current.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The policy that runs where a request does not say.
+    pub(crate) fn current_policy(&self) -> Arc<Policy> {
+        match self.current() {
+            Current::Chosen(policy) => policy,
+            Current::Row(row) => Arc::clone(&self.rows[row].policy),
+            Current::Governed(governor) => governor.policy(&Ask::default()),
+        }
+    }
+
+    /// The controller, where one decides.
+    pub(crate) fn governor(&self) -> Option<Arc<Governor>> {
+        match self.current() {
+            Current::Governed(governor) => Some(governor),
+            Current::Chosen(_) | Current::Row(_) => None,
+        }
+    }
+
+    /// What is promised, how it is kept, and what by.
+    pub(crate) fn promise(&self) -> Promise {
+        let deepest = self.exits.plan().deepest().0 as f64;
+        match self.current() {
+            Current::Governed(governor) => governor.promise(),
+            Current::Row(row) => self.rows[row].promise(deepest),
+            Current::Chosen(policy) => {
+                let row = self.rows.iter().find(|row| row.policy == policy);
+                row.map_or_else(Promise::default, |row| row.promise(deepest))
+            }
+        }
+    }
+
+    /// Lets a controller decide from now on.
+    ///
+    /// # Errors
+    /// When the promise is none that can be kept, or a certified policy does not fit the model.
+    pub(crate) fn govern(
+        &self,
+        slo: Duration,
+        accuracy_floor: Option<f64>,
+    ) -> badge_core::Result<()> {
+        let settings = Settings::new(slo.as_secs_f64())?;
+        let calibration = self.calibration.as_ref();
+        let governor = Governor::new(settings, accuracy_floor, calibration, &self.exits)?;
+        if let Some(reason) = governor.ladder().fixed() {
+            tracing::warn!(%reason, "the controller can choose nothing but full depth");
+        }
+        self.set(Current::Governed(Arc::new(governor)));
+        Ok(())
+    }
+
+    /// The policy of this text.
+    ///
+    /// # Errors
+    /// When the model cannot run it.
+    pub(crate) fn policy(&self, spec: &PolicySpec) -> badge_core::Result<Arc<Policy>> {
+        spec.build_for(&self.exits).map(Arc::new)
+    }
+
+    /// Makes a policy the one that runs where a request does not say.
+    pub(crate) fn set(&self, current: Current) {
+        if let Current::Row(row) = &current {
+            assert!(*row < self.rows.len(), "row {row} of {}", self.rows.len());
+        }
+        let mut place = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        *place = current;
+    }
+
+    /// What terms come to that are to hold for all requests that do not say.
+    pub(crate) fn standing(&self, terms: &PolicyTerms) -> Result<Current, Refusal> {
+        if terms.max_depth.is_some() || terms.deadline_ms.is_some() || terms.priority.is_some() {
+            let problem = "`policy`: depth, deadline and priority are for single requests; give \
+                           `spec`, `speedup` or `min_accuracy`";
+            return Err(Refusal::Validation(problem.to_owned()));
+        }
+        Ok(match self.choose(terms, None)?.base {
+            Base::Current => self.current(),
+            Base::AtLeast { row, .. } => Current::Row(row),
+            Base::Own(policy) => Current::Chosen(policy),
+        })
+    }
+
+    /// What a request's terms come to on this model. With a witness every exit is computed.
+    pub(crate) fn choose(
+        &self,
+        terms: &PolicyTerms,
+        witness: Option<Witness>,
+    ) -> Result<Choice, Refusal> {
+        let steering = Steering {
+            depth_max: terms.max_depth.map(|d| self.exit_within(d)).transpose()?,
+            witness,
+        };
+        let asked = [
+            terms.spec.is_some(),
+            terms.speedup.is_some(),
+            terms.min_accuracy.is_some(),
+        ];
+        if asked.iter().filter(|asked| **asked).count() > 1 {
+            return Err(Refusal::Validation(
+                "`policy`: give one of `spec`, `speedup` and `min_accuracy`".to_owned(),
+            ));
+        }
+        let base = if let Some(spec) = &terms.spec {
+            Base::Own(self.own(spec)?)
+        } else if let Some(speedup) = terms.speedup {
+            Base::Own(self.at_speedup(speedup)?)
+        } else if let Some(least) = terms.min_accuracy {
+            Base::AtLeast {
+                score: least,
+                row: self.fastest_with(least)?,
+            }
+        } else {
+            Base::Current
+        };
+        Ok(Choice { base, steering })
+    }
+
+    /// The policy of a choice, now: for a text of this class that is to be answered within `slack`
+    /// seconds, if it has a deadline.
+    pub(crate) fn resolve(&self, choice: &Choice, class: Class, slack: Option<f64>) -> Arc<Policy> {
+        let governed = |governor: &Governor, min_accuracy| {
+            governor.policy(&Ask {
+                class,
+                min_accuracy,
+                slack,
+            })
+        };
+        let policy = match (&choice.base, self.current()) {
+            (Base::Own(policy), _) => Arc::clone(policy),
+            (Base::Current, Current::Governed(governor)) => governed(&governor, None),
+            (Base::Current, _) => self.current_policy(),
+            (Base::AtLeast { score, .. }, Current::Governed(governor)) => {
+                governed(&governor, Some(*score))
+            }
+            (Base::AtLeast { row, .. }, Current::Row(now)) => {
+                Arc::clone(&self.rows[now.min(*row)].policy)
+            }
+            (Base::AtLeast { row, .. }, Current::Chosen(_)) => Arc::clone(&self.rows[*row].policy),
+        };
+        choice.steering.apply(&policy)
+    }
+
+    fn own(&self, spec: &str) -> Result<Arc<Policy>, Refusal> {
+        let policy = spec.parse().and_then(|spec| self.policy(&spec));
+        policy.map_err(|error| Refusal::Validation(format!("`policy.spec`: {error}")))
+    }
+
+    fn at_speedup(&self, least: f64) -> Result<Arc<Policy>, Refusal> {
+        let wrong = |problem| Err(Refusal::Validation(format!("`policy.speedup`: {problem}")));
+        if !(least.is_finite() && least >= 1.0) {
+            return wrong(format!("{least} is no speed-up; it is 1 or more"));
+        }
+        if least == 1.0 {
+            return Ok(Arc::clone(&self.rows[0].policy));
+        }
+        let Some(calibration) = &self.calibration else {
+            return wrong(NOT_CALIBRATED.to_owned());
+        };
+        if let Some(point) = calibration.at_speedup(least) {
+            let policy = self.policy(&point.policy);
+            return Ok(policy.expect("every point was built when the model was loaded"));
+        }
+        let usable = calibration.usable().map(|point| point.layer_speedup);
+        let most = usable.fold(1.0, f64::max);
+        wrong(format!("{least} is more than the {most:.2} that there is"))
+    }
+
+    /// The fastest row with at least this score.
+    fn fastest_with(&self, least: f64) -> Result<usize, Refusal> {
+        let wrong = |problem| {
+            let problem = format!("`policy.min_accuracy`: {problem}");
+            Err(Refusal::Validation(problem))
+        };
+        let Some(calibration) = &self.calibration else {
+            return wrong(NOT_CALIBRATED.to_owned());
+        };
+        let keeps = |row: &Row| row.score.is_some_and(|score| score >= least);
+        match self.rows.iter().rposition(keeps) {
+            Some(row) => Ok(row),
+            None => wrong(format!(
+                "{least} is more than the full model's {:.4}",
+                calibration.full_score
+            )),
+        }
+    }
+
+    /// The deepest exit that is no deeper.
+    fn exit_within(&self, depth_max: usize) -> Result<Depth, Refusal> {
+        let depths = self.exits.plan().depths();
+        let exit = depths.iter().rev().find(|depth| depth.0 <= depth_max);
+        exit.copied().ok_or_else(|| {
+            Refusal::Validation(format!(
+                "`policy.max_depth`: the first exit is at depth {}, not within {depth_max}",
+                depths[0]
+            ))
+        })
+    }
+}
+
+const NOT_CALIBRATED: &str = "this model is not calibrated; run badge calibrate, or give `spec`";
+
+#[cfg(test)]
+mod tests {
+    use badge_core::distribution::PredictionKind;
+    use badge_core::exit::ExitPlan;
+
+    use super::*;
+
+    fn calibration() -> ExitCalibration {
+        let json = serde_json::json!({
+            "version": 2, "policy": "maxprob:0.9", "goal": {"max_drop": 0.02}, "certificate": null,
+            "points": [
+                {"policy": "full", "score": 0.9, "mean_exit": 5.0, "layer_speedup": 1.0,
+                 "certified": false},
+                {"policy": "maxprob:0.9", "score": 0.89, "mean_exit": 2.5, "layer_speedup": 2.0,
+                 "certified": false},
+                {"policy": "maxprob:0.6", "score": 0.8, "mean_exit": 1.25, "layer_speedup": 4.0,
+                 "certified": false}
+            ],
+            "temperatures": [1.0, 1.0, 1.0, 1.0, 1.0], "data_set": "tiny", "split": "dev",
+            "split_sha256": "", "n": 8, "metric": "acc", "full_score": 0.9, "model_sha256": "",
+            "engine": "engine", "precision": "f32", "instruction_set": "scalar"
+        });
+        ExitCalibration::from_json("test", json.to_string().as_bytes()).unwrap()
+    }
+
+    fn points(calibration: Option<ExitCalibration>) -> OperatingPoints {
+        let kind = PredictionKind::SingleLabel { classes: 2 };
+        let plan = ExitPlan::new(vec![2, 3, 5], 5).unwrap();
+        let exits = if calibration.is_some() {
+            ModelExits::new(ExitPlan::every_block(5), kind)
+        } else {
+            ModelExits::new(plan, kind)
+        };
+        OperatingPoints::new(exits, calibration, None).unwrap()
+    }
+
+    fn chosen(points: &OperatingPoints, terms: &PolicyTerms) -> String {
+        let choice = points.choose(terms, None).unwrap();
+        points
+            .resolve(&choice, Class::Normal, None)
+            .spec()
+            .to_string()
+    }
+
+    fn refused(points: &OperatingPoints, terms: &PolicyTerms) -> String {
+        points.choose(terms, None).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn terms_become_policies_of_the_calibrated_table() {
+        let points = points(Some(calibration()));
+        let none = PolicyTerms::default();
+        assert_eq!(chosen(&points, &none), "maxprob:0.9");
+        let speedup = |speedup| PolicyTerms {
+            speedup: Some(speedup),
+            ..none.clone()
+        };
+        assert_eq!(chosen(&points, &speedup(1.0)), "full");
+        assert_eq!(chosen(&points, &speedup(1.5)), "maxprob:0.9");
+        assert_eq!(chosen(&points, &speedup(4.0)), "maxprob:0.6");
+        assert!(refused(&points, &speedup(4.5)).contains("4.00"));
+        assert!(refused(&points, &speedup(f64::NAN)).contains("no speed-up"));
+        let least = |least| PolicyTerms {
+            min_accuracy: Some(least),
+            ..none.clone()
+        };
+        assert_eq!(chosen(&points, &least(0.9)), "full");
+        assert_eq!(chosen(&points, &least(0.85)), "maxprob:0.9");
+        assert_eq!(chosen(&points, &least(0.1)), "maxprob:0.6");
+        assert!(refused(&points, &least(0.95)).contains("0.9000"));
+    }
+
+    #[test]
+    fn what_runs_now_never_overrides_what_a_request_needs() {
+        let points = points(Some(calibration()));
+        let least = PolicyTerms {
+            min_accuracy: Some(0.85),
+            ..PolicyTerms::default()
+        };
+        let choice = points.choose(&least, None).unwrap();
+        for (row, policy) in [(0, "full"), (1, "maxprob:0.9"), (2, "maxprob:0.9")] {
+            points.set(Current::Row(row));
+            assert_eq!(
+                points
+                    .resolve(&choice, Class::Normal, None)
+                    .spec()
+                    .to_string(),
+                policy
+            );
+        }
+        assert_eq!(chosen(&points, &PolicyTerms::default()), "maxprob:0.6");
+    }
+
+    #[test]
+    fn a_greatest_depth_is_rounded_to_an_exit() {
+        let points = points(None);
+        let terms = |depth| PolicyTerms {
+            max_depth: Some(depth),
+            ..PolicyTerms::default()
+        };
+        let choice = points.choose(&terms(4), None).unwrap();
+        assert_eq!(choice.steering.depth_max, Some(Depth(3)));
+        let refused = refused(&points, &terms(1));
+        assert!(refused.contains("depth 2"), "{refused}");
+    }
+
+    #[test]
+    fn terms_that_make_no_sense_are_refused() {
+        let points = points(None);
+        let both = PolicyTerms {
+            spec: Some("full".to_owned()),
+            speedup: Some(2.0),
+            ..PolicyTerms::default()
+        };
+        assert!(refused(&points, &both).contains("one of"));
+        for (spec, problem) in [("nonsense", "no policy"), ("fixed:9", "fixed:9")] {
+            let terms = PolicyTerms {
+                spec: Some(spec.to_owned()),
+                ..PolicyTerms::default()
+            };
+            let message = refused(&points, &terms);
+            assert!(message.contains(problem), "{message}");
+        }
+        let speedup = PolicyTerms {
+            speedup: Some(2.0),
+            ..PolicyTerms::default()
+        };
+        assert!(refused(&points, &speedup).contains("not calibrated"));
+        let typo = serde_json::from_str::<PolicyTerms>(r#"{"speed_up": 2}"#);
+        assert!(typo.unwrap_err().to_string().contains("speed_up"));
+    }
+}

@@ -1,0 +1,198 @@
+//! Listening: connections in, and an orderly end.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Builder;
+use tokio::sync::watch;
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::{sleep, timeout};
+
+use crate::error::{Error, Result};
+use crate::http;
+use crate::server::Server;
+use crate::settings::Settings;
+use crate::signals::Signals;
+
+/// How long a connection may take over the head of a request.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long to wait when the system has no room for another connection.
+const NO_ROOM_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long threads may take to end when all is answered.
+const END_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Loads the models and serves them until the system asks for an end (SIGTERM, SIGINT). SIGHUP
+/// loads all models anew; a second request for an end waits for nobody.
+///
+/// # Errors
+/// Names the flag, address, file or tensor that is wrong.
+pub fn run(settings: Settings) -> Result<()> {
+    let start = Instant::now();
+    let runtime = Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|source| Error::System {
+        what: "threads for connections",
+        source,
+    })?;
+    let served = runtime.block_on(run_until_signal(settings, start));
+    runtime.shutdown_timeout(END_TIMEOUT);
+    served
+}
+
+async fn run_until_signal(settings: Settings, start: Instant) -> Result<()> {
+    settings.check()?;
+    let signals = Signals::catch()?;
+    // Before the models are loaded: a port that is taken is told at once.
+    let listeners = Listeners::bind(&settings).await?;
+    let loaded = spawn_blocking(|| Server::load(settings)).await;
+    let server = loaded.map_err(|error| Error::System {
+        what: "a thread to load models",
+        source: io::Error::other(error),
+    })??;
+    tracing::info!(
+        address = %listeners.address(),
+        admin = listeners.admin_address().map(tracing::field::display),
+        ready_ms = start.elapsed().as_millis() as u64,
+        "ready"
+    );
+    signals.serve(server, listeners).await;
+    tracing::info!("gone");
+    Ok(())
+}
+
+/// Sockets that are bound, so that their ports are known before anything is served.
+#[derive(Debug)]
+pub struct Listeners {
+    main: TcpListener,
+    admin: Option<TcpListener>,
+}
+
+impl Listeners {
+    /// Binds the addresses of the settings.
+    ///
+    /// # Errors
+    /// Names the address.
+    pub async fn bind(settings: &Settings) -> Result<Self> {
+        let admin = match settings.admin_address {
+            Some(address) => Some(bind(address).await?),
+            None => None,
+        };
+        let main = bind(settings.address).await?;
+        Ok(Self { main, admin })
+    }
+
+    /// Where inference is served.
+    pub fn address(&self) -> SocketAddr {
+        address(&self.main)
+    }
+
+    /// Where policies and models can be changed.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(address)
+    }
+}
+
+fn address(listener: &TcpListener) -> SocketAddr {
+    listener
+        .local_addr()
+        .expect("a bound socket has an address")
+}
+
+/// Serves until `stop` comes; then readiness ends, the listeners close after the delay that
+/// balancers need, and what has been accepted is answered within the time for it.
+pub async fn serve(server: Arc<Server>, listeners: Listeners, stop: impl Future<Output = ()>) {
+    let (closing, closed) = watch::channel(false);
+    let drain_timeout = server.settings.drain_timeout;
+    let mut tasks = JoinSet::new();
+    let app = http::app(Arc::clone(&server));
+    tasks.spawn(listen(listeners.main, app, closed.clone(), drain_timeout));
+    if let Some(listener) = listeners.admin {
+        let app = http::admin(Arc::clone(&server));
+        tasks.spawn(listen(listener, app, closed, drain_timeout));
+    }
+    stop.await;
+    server.drain();
+    let delay_ms = server.settings.shutdown_delay.as_millis() as u64;
+    tracing::info!(delay_ms, "going away: no longer ready");
+    sleep(server.settings.shutdown_delay).await;
+    // The receivers live as long as their tasks.
+    let _ = closing.send(true);
+    tasks.join_all().await;
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener> {
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(|source| Error::Listen { address, source })
+}
+
+/// Accepts connections until told to close, and gives those that are open time to end.
+async fn listen(
+    listener: TcpListener,
+    app: Router,
+    mut closed: watch::Receiver<bool>,
+    drain_timeout: Duration,
+) {
+    let connections = GracefulShutdown::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = closed.wait_for(|closed| *closed) => break,
+        };
+        match accepted {
+            Ok((stream, _)) => connect(stream, &app, &connections),
+            Err(error) => endure(&error).await,
+        }
+    }
+    drop(listener);
+    if timeout(drain_timeout, connections.shutdown())
+        .await
+        .is_err()
+    {
+        let seconds = drain_timeout.as_secs();
+        tracing::warn!(
+            seconds,
+            "requests were cut off: they took longer than --drain-timeout-s"
+        );
+    }
+}
+
+/// Serves one connection in a task of its own.
+fn connect(stream: TcpStream, app: &Router, connections: &GracefulShutdown) {
+    // Answers are small: waiting for more to send would only delay them.
+    let _ = stream.set_nodelay(true);
+    let service = TowerToHyperService::new(app.clone());
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service);
+    let connection = connections.watch(connection);
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "a connection broke off");
+        }
+    });
+}
+
+/// A client that goes before it is accepted is no trouble of ours; too many open files are, until
+/// some are closed.
+async fn endure(error: &io::Error) {
+    let theirs = [
+        io::ErrorKind::ConnectionAborted,
+        io::ErrorKind::ConnectionReset,
+        io::ErrorKind::ConnectionRefused,
+    ];
+    if !theirs.contains(&error.kind()) {
+        tracing::warn!(%error, "cannot accept connections for a moment");
+        sleep(NO_ROOM_PAUSE).await;
+    }
+}
