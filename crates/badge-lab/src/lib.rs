@@ -6,6 +6,7 @@
 //! over stored logits; [`quickstart`] does it all on a corpus of its own.
 //! [`record`] and [`model_card`] keep what a run was; [`tables`] of one [`table`] form, [`plot`]
 //! and [`report`] show it. [`mod@bench`] measures the engine and the machine under it.
+//! [`traffic`] is when requests arrive; [`simulation`] tries the SLO controller on it.
 
 pub mod agreement;
 pub mod bench;
@@ -17,10 +18,13 @@ pub mod inference;
 pub mod interval;
 pub mod model_card;
 pub mod plot;
+pub mod quantile;
 pub mod quickstart;
 pub mod record;
 pub mod replay;
 pub mod report;
+pub mod simulation;
 pub mod sweep;
 pub mod table;
 pub mod tables;
+pub mod traffic;

@@ -4,6 +4,8 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 
+use crate::quantile::of_sorted;
+
 /// Times of equal calls, in the order of the calls.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Times {
@@ -33,9 +35,7 @@ impl Times {
 
     /// The 95th percentile by nearest rank: of fewer than 20 calls the longest.
     pub fn p95(&self) -> f64 {
-        let sorted = sorted(&self.seconds);
-        let rank = (0.95 * sorted.len() as f64).ceil() as usize;
-        sorted[rank.max(1) - 1]
+        of_sorted(&sorted(&self.seconds), 0.95).expect("there is a call")
     }
 
     /// Time of this call over that of the other which took turns with it: the median over rounds.

@@ -1,5 +1,6 @@
 //! `badge bench`: how fast engine and training are here, beside how fast this machine can be.
 
+mod controller;
 mod heads;
 mod kernels;
 mod latency;
@@ -25,6 +26,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 use serde_json::Value;
 
+use self::controller::ControllerArgs;
 use self::heads::HeadsArgs;
 use self::kernels::KernelsArgs;
 use self::latency::LatencyArgs;
@@ -59,6 +61,8 @@ enum BenchCommand {
     Load(LoadArgs),
     /// Milliseconds of an optimiser step, and the memory it takes
     Train(TrainArgs),
+    /// The SLO controller against static depths, on simulated traffic
+    Controller(ControllerArgs),
 }
 
 impl BenchArgs {
@@ -140,6 +144,7 @@ pub(crate) fn run(args: &BenchArgs, session: Session) -> Result<Verdict> {
         BenchCommand::Heads(args) => heads::run(args, &bench),
         BenchCommand::Load(args) => load::run(args, &bench),
         BenchCommand::Train(args) => train::run(args, &bench),
+        BenchCommand::Controller(args) => controller::run(args, &bench),
     }?;
     Ok(Verdict::Done)
 }

@@ -355,3 +355,24 @@ fn an_epoch_of_ragged_rows_counts_no_padding() {
     let hashed: Vec<_> = record.data.keys().collect();
     assert_eq!(hashed, ["lengths", "model.safetensors"]);
 }
+
+#[test]
+fn the_controller_is_simulated_alike_on_every_machine() {
+    let setup = Setup::new();
+    let report = document(&setup, "bench controller --seed 3 --out record.json");
+    assert_eq!(report["command"], "bench controller");
+    let rows = report["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 5);
+    for row in rows {
+        assert_eq!(row["cells"].as_array().unwrap().len(), 8);
+    }
+    let record = Record::read(&setup.path("record.json")).unwrap();
+    assert_eq!(record.seed, 3);
+    assert_eq!(record.results["rows"], report["rows"]);
+    assert_eq!(record.configuration["batch_max"], 16);
+    let text = stdout(&done(&setup, "bench controller --seed 3"));
+    assert!(
+        text.contains("burst of 8 times the rate") && text.contains("law"),
+        "{text}"
+    );
+}
