@@ -6,7 +6,8 @@
 //! over stored logits; [`quickstart`] does it all on a corpus of its own.
 //! [`record`] and [`model_card`] keep what a run was; [`tables`] of one [`table`] form, [`plot`]
 //! and [`report`] show it. [`mod@bench`] measures the engine and the machine under it.
-//! [`traffic`] is when requests arrive; [`simulation`] tries the SLO controller on it.
+//! [`traffic`] is when requests arrive; [`simulation`] tries the SLO controller on it, [`load_test`]
+//! a server.
 
 pub mod agreement;
 pub mod bench;
@@ -16,6 +17,7 @@ pub mod fine_tune;
 pub mod frontier;
 pub mod inference;
 pub mod interval;
+pub mod load_test;
 pub mod model_card;
 pub mod plot;
 pub mod quantile;

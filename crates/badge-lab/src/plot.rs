@@ -1,7 +1,9 @@
 //! Drawing speed-score curves as SVG.
 //!
-//! The drawing library is named in this file alone. `plotters` was chosen over `kuva` for build
+//! The drawing library is named in this module alone. `plotters` was chosen over `kuva` for build
 //! weight: with the features used here it costs 2.5 s of one core in release, `kuva` 48 s.
+
+mod panes;
 
 use anyhow::{Result, ensure};
 use plotters::chart::ChartContext;
@@ -9,6 +11,8 @@ use plotters::coord::Shift;
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
+
+pub use panes::{Line, Pane, Panes};
 
 /// A chart of named curves over one pair of axes.
 ///
@@ -143,7 +147,7 @@ impl Plot {
             self.draw_curves(&mut chart)?;
             root.present()?;
         }
-        Ok(Svg(self.finish(&text, medium)))
+        Ok(finish(&text, medium, &self.title))
     }
 
     fn check(&self) -> Result<()> {
@@ -287,17 +291,17 @@ impl Plot {
             .map(|point| point.1);
         padded(points.chain(self.reference.iter().map(|(_, y)| *y)))
     }
+}
 
-    /// Gives the element its accessible name, and the page's ink where it stands in a page.
-    fn finish(&self, text: &str, medium: Medium) -> String {
-        let text = match medium {
-            Medium::File => text.to_owned(),
-            Medium::Page => text.replace(INK_HEX, "currentColor"),
-        };
-        let label = crate::report::escape(&self.title);
-        let named = format!("<svg role=\"img\" aria-label=\"{label}\" ");
-        text.trim_end().replacen("<svg ", &named, 1)
-    }
+/// Gives the element its accessible name, and the page's ink where it stands in a page.
+fn finish(text: &str, medium: Medium, title: &str) -> Svg {
+    let text = match medium {
+        Medium::File => text.to_owned(),
+        Medium::Page => text.replace(INK_HEX, "currentColor"),
+    };
+    let label = crate::report::escape(title);
+    let named = format!("<svg role=\"img\" aria-label=\"{label}\" ");
+    Svg(text.trim_end().replacen("<svg ", &named, 1))
 }
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;

@@ -13,6 +13,7 @@ use crate::commands::fetch::FetchArgs;
 use crate::commands::inspect::InspectArgs;
 use crate::commands::predict::PredictArgs;
 use crate::commands::quickstart::QuickstartArgs;
+use crate::commands::replay::ReplayArgs;
 use crate::commands::serve::ServeArgs;
 use crate::commands::sweep::SweepArgs;
 use crate::commands::train::TrainArgs;
@@ -117,6 +118,8 @@ pub(crate) enum Command {
     Fetch(FetchArgs),
     /// Measure engine and training: latency, throughput, kernels, loading, steps
     Bench(BenchArgs),
+    /// Send traffic from a trace to a server, and see how it fares
+    Replay(ReplayArgs),
     /// Show what this machine will use, and test it for three seconds
     Doctor(DoctorArgs),
     /// Print a script that completes commands and flags in a shell

@@ -12,6 +12,7 @@ mod held_out;
 pub(crate) mod inspect;
 pub(crate) mod predict;
 pub(crate) mod quickstart;
+pub(crate) mod replay;
 pub(crate) mod serve;
 mod sources;
 pub(crate) mod sweep;
@@ -75,6 +76,7 @@ pub(crate) fn run(cli: Cli, console: Console, threads: usize) -> Result<Verdict>
         Command::Inspect(args) => inspect::run(&args, context),
         Command::Fetch(args) => fetch::run(&args, context),
         Command::Bench(args) => bench::run(&args, context),
+        Command::Replay(args) => replay::run(&args, context),
         Command::Doctor(DoctorArgs {}) => doctor::run(context),
         Command::Completions(args) => completions::run(args, context),
     }

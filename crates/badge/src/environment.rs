@@ -63,6 +63,7 @@ pub(crate) fn prepare(cli: &Cli, threads: usize) -> Result<Option<ExitCode>> {
         CommandName::Completions(_)
         | CommandName::Fetch(_)
         | CommandName::Inspect(_)
+        | CommandName::Replay(_)
         | CommandName::Serve(_) => false,
         _ => true,
     };

@@ -8,7 +8,15 @@ mod cache;
 mod calibrate;
 #[path = "feature/methods.rs"]
 mod methods;
+#[path = "feature/replay.rs"]
+mod replay;
 mod setup;
+#[path = "../../badge-lab/tests/setup/stub_server.rs"]
+#[expect(
+    dead_code,
+    reason = "not every test needs all that a server can do wrong"
+)]
+mod stub_server;
 
 use std::fs;
 use std::io::Write;

@@ -4,6 +4,7 @@ mod bench;
 mod data;
 mod flags;
 mod models;
+mod replay;
 #[path = "../setup/mod.rs"]
 mod setup;
 mod writing;
@@ -55,6 +56,11 @@ fn broken_tasks_are_refused() {
 #[test]
 fn impossible_benchmarks_are_refused() {
     bench::BENCHMARKS.iter().for_each(check);
+}
+
+#[test]
+fn impossible_traffic_is_refused() {
+    replay::TRAFFIC.iter().for_each(check);
 }
 
 #[test]
