@@ -4,6 +4,7 @@
 //! weight: with the features used here it costs 2.5 s of one core in release, `kuva` 48 s.
 
 mod panes;
+mod terminal;
 
 use anyhow::{Result, ensure};
 use plotters::chart::ChartContext;
@@ -71,9 +72,28 @@ impl Curve {
 }
 
 impl Svg {
+    /// A drawing made for a file of its own: [`INK_HEX`] on a ground of [`GROUND_HEX`].
+    pub(crate) fn of_file(element: String) -> Self {
+        Self(element)
+    }
+
     /// The element as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// A file's drawing for a page: its ink follows the page's text colour, its ground the page's.
+    #[must_use]
+    pub fn for_page(&self) -> Self {
+        let text = self.0.replace(INK_HEX, "currentColor");
+        Self(text.replace(GROUND_HEX, "none"))
+    }
+
+    /// A file's drawing in light ink on a dark ground.
+    #[must_use]
+    pub fn dark(&self) -> Self {
+        let text = self.0.replace(INK_HEX, "#E6EDF3");
+        Self(text.replace(GROUND_HEX, "#0D1117"))
     }
 }
 
@@ -311,9 +331,10 @@ const SIZE: (u32, u32) = (820, 480);
 const HEAD: u32 = 84;
 const LEGEND_LINE: i32 = 24;
 const MARGIN: i32 = 24;
-const FACE: &str = "system-ui, Helvetica, Arial, sans-serif";
+pub(crate) const FACE: &str = "system-ui, Helvetica, Arial, sans-serif";
 const INK: RGBColor = RGBColor(0x24, 0x29, 0x2F);
-const INK_HEX: &str = "#24292F";
+pub(crate) const INK_HEX: &str = "#24292F";
+pub(crate) const GROUND_HEX: &str = "#FFFFFF";
 
 /// Okabe and Ito's colours without black and yellow: told apart by colour-blind readers, and
 /// legible on white and on black.
@@ -328,6 +349,12 @@ const COLORS: [RGBColor; 6] = [
 
 fn color(at: usize) -> RGBColor {
     COLORS[at % COLORS.len()]
+}
+
+/// The colour of the curve with this number, from 0, as drawings write it.
+pub(crate) fn color_hex(at: usize) -> String {
+    let RGBColor(red, green, blue) = color(at);
+    format!("#{red:02X}{green:02X}{blue:02X}")
 }
 
 /// Points are filled, and rings where the colours come round again.

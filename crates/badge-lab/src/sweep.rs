@@ -254,7 +254,7 @@ fn point(
 }
 
 /// Up to `rows_max` rows at even distances.
-fn timed_rows(rows: &[Encoding], rows_max: usize) -> Vec<&Encoding> {
+pub(crate) fn timed_rows(rows: &[Encoding], rows_max: usize) -> Vec<&Encoding> {
     let count = rows.len().min(rows_max);
     (0..count)
         .map(|row| &rows[row * rows.len() / count])

@@ -134,7 +134,7 @@ fn connections_that_break_and_answers_that_never_come_are_lost() {
     let slowest = outcome
         .events
         .iter()
-        .map(|e| e.latency())
+        .map(badge_lab::load_test::Event::latency)
         .fold(0.0, f64::max);
     // Given up at the time-out.
     assert!((0.6..1.5).contains(&slowest), "{slowest}");

@@ -14,6 +14,7 @@ use crate::commands::inspect::InspectArgs;
 use crate::commands::predict::PredictArgs;
 use crate::commands::quickstart::QuickstartArgs;
 use crate::commands::replay::ReplayArgs;
+use crate::commands::reproduce::ReproduceArgs;
 use crate::commands::serve::ServeArgs;
 use crate::commands::sweep::SweepArgs;
 use crate::commands::train::TrainArgs;
@@ -108,6 +109,8 @@ pub(crate) enum Command {
     Sweep(SweepArgs),
     /// Choose an operating point on dev, and certify it
     Calibrate(CalibrateArgs),
+    /// Run a table or figure of the paper again, on this machine
+    Reproduce(Box<ReproduceArgs>),
     /// Classify texts, each as deep as it needs
     Predict(PredictArgs),
     /// Answer over HTTP

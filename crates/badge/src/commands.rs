@@ -13,6 +13,7 @@ pub(crate) mod inspect;
 pub(crate) mod predict;
 pub(crate) mod quickstart;
 pub(crate) mod replay;
+pub(crate) mod reproduce;
 pub(crate) mod serve;
 mod sources;
 pub(crate) mod sweep;
@@ -71,6 +72,7 @@ pub(crate) fn run(cli: Cli, console: Console, threads: usize) -> Result<Verdict>
         Command::Eval(args) => eval::run(&args, context),
         Command::Sweep(args) => sweep::run(&args, context),
         Command::Calibrate(args) => calibrate::run(&args, context),
+        Command::Reproduce(args) => reproduce::run(&args, context),
         Command::Predict(args) => predict::run(&args, context),
         Command::Serve(args) => serve::run(&args, context),
         Command::Inspect(args) => inspect::run(&args, context),

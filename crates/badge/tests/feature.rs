@@ -10,6 +10,8 @@ mod calibrate;
 mod methods;
 #[path = "feature/replay.rs"]
 mod replay;
+#[path = "feature/reproduce.rs"]
+mod reproduce;
 mod setup;
 #[path = "../../badge-lab/tests/setup/stub_server.rs"]
 #[expect(

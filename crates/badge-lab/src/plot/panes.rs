@@ -31,7 +31,7 @@ use super::{
 pub struct Panes {
     title: String,
     x_label: String,
-    panes: Vec<Pane>,
+    charts: Vec<Pane>,
 }
 
 /// One of the charts.
@@ -122,7 +122,7 @@ impl Panes {
         Self {
             title: title.into(),
             x_label: x_label.into(),
-            panes: panes.into_iter().filter(|pane| !pane.is_empty()).collect(),
+            charts: panes.into_iter().filter(|pane| !pane.is_empty()).collect(),
         }
     }
 
@@ -146,11 +146,11 @@ impl Panes {
 
     fn draw(&self, medium: Medium) -> Result<Svg> {
         ensure!(
-            !self.panes.is_empty(),
+            !self.charts.is_empty(),
             "plot `{}`: there is no point to draw",
             self.title
         );
-        for pane in &self.panes {
+        for pane in &self.charts {
             let reference = pane.reference.iter().map(|(_, y)| (0.0, *y));
             let mut points = pane.points().chain(reference);
             ensure!(
@@ -161,7 +161,7 @@ impl Panes {
             );
         }
         let mut text = String::new();
-        let size = (WIDTH, HEAD + FOOT + PANE_HEIGHT * self.panes.len() as u32);
+        let size = (WIDTH, HEAD + FOOT + PANE_HEIGHT * self.charts.len() as u32);
         {
             let root = SVGBackend::with_string(&mut text, size).into_drawing_area();
             if let Medium::File = medium {
@@ -171,7 +171,7 @@ impl Panes {
             root.draw(&Text::new(self.title.clone(), (MARGIN, 12), title))?;
             let (_, below) = root.split_vertically(HEAD);
             let (mut rest, foot) = below.split_vertically(size.1 - HEAD - FOOT);
-            for pane in &self.panes {
+            for pane in &self.charts {
                 let (area, after) = rest.split_vertically(PANE_HEIGHT);
                 self.draw_pane(&area, pane)?;
                 rest = after;
@@ -188,7 +188,7 @@ impl Panes {
     }
 
     fn x_range(&self) -> std::ops::Range<f64> {
-        let all = self.panes.iter().flat_map(Pane::points);
+        let all = self.charts.iter().flat_map(Pane::points);
         let (low, high) = all.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), (x, _)| {
             (low.min(x), high.max(x))
         });

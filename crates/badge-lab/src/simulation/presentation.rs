@@ -1,5 +1,7 @@
 //! A simulation as a table.
 
+use std::fmt::Write;
+
 use super::{Cell, Simulation};
 use crate::table::{Column, Table};
 
@@ -8,8 +10,9 @@ impl Simulation {
     pub fn to_text(&self) -> String {
         let mut text = String::new();
         for row in &self.rows {
-            text += &format!(
-                "{} ({}), SLO {:.0} ms, floor {}\n\n{}\n",
+            let _ = writeln!(
+                text,
+                "{} ({}), SLO {:.0} ms, floor {}\n\n{}",
                 row.name,
                 row.trace,
                 1e3 * row.promise.slo,

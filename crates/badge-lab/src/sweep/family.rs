@@ -64,7 +64,7 @@ impl Family {
     }
 
     /// What the curve is called in a drawing.
-    pub(super) fn title(self) -> &'static str {
+    pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Full => "all blocks",
             Self::Fixed => "one exit for all rows",

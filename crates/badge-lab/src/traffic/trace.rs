@@ -122,7 +122,9 @@ fn number_of(text: &str, what: &str) -> Result<f64> {
 
 fn from_first(mut times: Vec<f64>) -> Result<Arrivals> {
     let first = times.iter().copied().fold(f64::INFINITY, f64::min);
-    times.iter_mut().for_each(|time| *time -= first);
+    for time in &mut times {
+        *time -= first;
+    }
     let last = times.iter().copied().fold(0.0, f64::max);
     Arrivals::new(times, last)
 }

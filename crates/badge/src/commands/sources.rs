@@ -94,7 +94,12 @@ pub(crate) fn task_data(
     Ok((loaded, folder))
 }
 
-fn data_folder(task: &Task, data: Option<&Path>, console: Console) -> Result<Option<PathBuf>> {
+/// The folder of a task's files, from the hub where none is given and the hub has them.
+pub(super) fn data_folder(
+    task: &Task,
+    data: Option<&Path>,
+    console: Console,
+) -> Result<Option<PathBuf>> {
     match data {
         Some(folder) => Ok(Some(folder.to_owned())),
         None if task.hub_files().is_empty() => Ok(None),
