@@ -23,7 +23,7 @@ const HEAD_START: Duration = Duration::from_millis(50);
 /// Sends one request per arrival, the questions in turn, and waits for all answers.
 ///
 /// A free connection takes the next request and sends it at its time. Where all are busy requests are
-/// sent late, which their latency contains; [`Summary::lag`](super::Summary::lag) says by how much.
+/// sent late, which their latency contains; `Summary::lag` says by how much.
 /// `progress` is told how many requests have ended.
 ///
 /// # Errors

@@ -43,7 +43,7 @@ pub(crate) const FLAGS: &[Case] = &[
     case(
         "a delay that is no time",
         NOTHING,
-        "serve --model model --port 0 --drain-timeout-s -1",
+        "serve --model model --port 0 --drain-timeout-s=-1",
         &["--drain-timeout-s"],
     ),
     case(

@@ -53,7 +53,7 @@ pub(crate) const TRAFFIC: &[Case] = &[
         "nothing to ask about",
         NOTHING,
         "replay --trace poisson:rate=3",
-        &["--texts", "--task"],
+        &["--texts"],
     ),
     case(
         "no such texts",
