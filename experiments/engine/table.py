@@ -10,6 +10,9 @@ import json
 import pathlib
 import sys
 
+sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))
+from markdown import fill, table
+
 RECORDS = pathlib.Path(sys.argv[1])
 DOCUMENTS = [pathlib.Path(path) for path in sys.argv[2:]]
 PRECISIONS = ("f32", "bf16", "int8")
@@ -20,12 +23,6 @@ RIVALS = {"f32": ("onnxruntime f32", "openvino f32", "pytorch f32"), "bf16": ("o
 def read(name):
     path = RECORDS / name
     return json.loads(path.read_text()) if path.exists() else None
-
-
-def table(header, rows):
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
-    return "\n".join(lines)
 
 
 def machine(record):
@@ -192,15 +189,7 @@ TABLES = {
 }
 
 for document in DOCUMENTS:
-    text = document.read_text()
-    for name, make in TABLES.items():
-        start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
-        if start not in text:
-            continue
-        content = make()
-        if content is None:
-            print(f"no records for `{name}`", file=sys.stderr)
-            continue
-        head, rest = text.split(start)
-        text = head + start + "\n" + content + "\n" + end + rest.split(end)[1]
-    document.write_text(text)
+    here = {name: make() for name, make in TABLES.items() if f"<!-- {name}:start -->" in document.read_text()}
+    for name in (name for name, made in here.items() if made is None):
+        print(f"no records for `{name}`", file=sys.stderr)
+    fill(document, here)

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from choose import TARGETS, choices
 
+sys.path.append(str(Path(__file__).resolve().parent.parent))
+from markdown import fill, table
+
 RECORDS = Path(sys.argv[1])
 RUNS = {
     "single": "single exits, one model a depth",
@@ -36,11 +39,6 @@ def read(name):
 
 def percent(value):
     return "" if value is None else f"{100 * value:.1f}"
-
-
-def table(header, rows):
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows])
 
 
 def dev(name):
@@ -134,14 +132,4 @@ def heads():
     return table(["exit", "parameters", *(f"ms at {length} tokens (of a block)" for length in lengths)], rows)
 
 
-def main(path):
-    text = path.read_text(encoding="utf-8")
-    for name, block in {"methods": methods(), "exits": exits(), "policies": policies(), "heads": heads()}.items():
-        start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
-        if block and start in text:
-            before, rest = text.split(start, 1)
-            text = before + start + "\n" + block + "\n" + end + rest.split(end, 1)[1]
-    path.write_text(text, encoding="utf-8")
-
-
-main(Path(sys.argv[2]))
+fill(Path(sys.argv[2]), {"methods": methods(), "exits": exits(), "policies": policies(), "heads": heads()})

@@ -7,14 +7,12 @@ import json
 import pathlib
 import sys
 
+sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))
+from markdown import fill, table
+
 RECORD, DOCUMENT = map(pathlib.Path, sys.argv[1:])
 STATIC = ("full depth", "floor", "law")
 TICKS = ("ticks alone, SLO/4", "ticks alone, 100 ms", "ticks alone, 0.5 s", "ticks alone, 2 s")
-
-
-def table(header, rows):
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
 
 
 def percent(share):
@@ -71,22 +69,11 @@ def order(rows):
     return table(header, lines)
 
 
-def write(text, name, body):
-    start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
-    before, rest = text.split(start)
-    _, after = rest.split(end)
-    return f"{before}{start}\n{body}\n{end}{after}"
-
-
 def main():
     record = json.loads(RECORD.read_text())
     rows = record["results"]["rows"]
-    text = DOCUMENT.read_text()
-    text = write(text, "simulation", comparison(rows))
-    text = write(text, "ticks", ticks(rows))
     burst = [row for row in rows if row["name"].startswith("burst")]
-    text = write(text, "order", order(burst))
-    DOCUMENT.write_text(text)
+    fill(DOCUMENT, {"simulation": comparison(rows), "ticks": ticks(rows), "order": order(burst)})
 
 
 main()

@@ -11,6 +11,9 @@ import pathlib
 import statistics
 import sys
 
+sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))
+from markdown import fill, table
+
 RECORDS = pathlib.Path(sys.argv[1])
 DOCUMENTS = [pathlib.Path(path) for path in sys.argv[2:]]
 SHAPES = ("albert-base", "12x384")
@@ -20,12 +23,6 @@ MIB = 2**20
 def records(what):
     paths = [RECORDS / f"{what}-{shape}.json" for shape in SHAPES]
     return [json.loads(path.read_text()) for path in paths if path.exists()]
-
-
-def table(header, rows):
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
-    return "\n".join(lines)
 
 
 def machine(record):
@@ -111,13 +108,7 @@ def smooth(losses):
 def main():
     blocks = {"training-step": step(), "training-epoch": epoch(), "training-stage": stage(), "training-precision": precision()}
     for path in DOCUMENTS:
-        text = path.read_text(encoding="utf-8")
-        for name, block in blocks.items():
-            start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
-            if block and start in text:
-                before, rest = text.split(start, 1)
-                text = before + start + "\n" + block + "\n" + end + rest.split(end, 1)[1]
-        path.write_text(text, encoding="utf-8")
+        fill(path, blocks)
 
 
 if __name__ == "__main__":
