@@ -40,7 +40,7 @@ pub use pack::PackedMatrix;
 use pack::Panels;
 
 use epilogue::{Destination, Finish, Sums};
-use parts::{Claims, Part, Parts, Share, WORK_WORTH_SHARING, share};
+use parts::{Claims, Part, Parts, Share, is_worth_sharing, share};
 use tile::{PANEL, TILE_ROWS, Tile, TileFunction, WIDE};
 
 /// The numbers that a product multiplies; sums are f32, of int8 exact integers over 64 inputs and f32
@@ -298,7 +298,7 @@ impl From<&PackedMatrix> for Upcoming {
             address: weights.panel(0).addr(),
             piece: weights.panel_bytes() / pieces.max(1),
             pieces,
-            is_shared: pieces * PANEL * weights.groups() >= WORK_WORTH_SHARING,
+            is_shared: is_worth_sharing(1, pieces, weights.groups()),
         }
     }
 }

@@ -44,8 +44,11 @@ pub(super) type PartIndex = [usize; 2];
 /// the 1 MiB of Zen 4 and 5, a quarter of the 2 MiB of Sapphire Rapids.
 const ROWS_IN_CACHE: usize = 512 << 10;
 
-/// Multiply-adds below which a product is not split: the caller is done before others have joined.
-pub(super) const WORK_WORTH_SHARING: usize = 64 << 10;
+/// Whether a product is split among threads. Below 64 Ki units of 32 bits times outputs (in f32:
+/// multiply-adds) the caller is done before others have joined.
+pub(super) fn is_worth_sharing(rows: usize, panels: usize, groups: usize) -> bool {
+    rows * panels * PANEL * groups >= 64 << 10
+}
 
 /// Parts per thread: enough that a core which lost time to something else is relieved by the other,
 /// few enough that claiming them costs nothing. A single row is done before that could matter.
@@ -58,8 +61,8 @@ impl Parts {
     /// Cuts a product of rows and panels, with rows of so many bytes.
     pub(super) fn of([rows, panels]: [usize; 2], row_bytes: usize, threads: usize) -> Self {
         let rows_in_cache = (ROWS_IN_CACHE / row_bytes.max(1)).max(TILE_ROWS);
-        let work = rows * panels * PANEL * (row_bytes / size_of::<f32>());
-        let wanted = if threads == 1 || work < WORK_WORTH_SHARING {
+        let groups = row_bytes / size_of::<f32>();
+        let wanted = if threads == 1 || !is_worth_sharing(rows, panels, groups) {
             1
         } else if rows == 1 {
             threads
@@ -166,6 +169,31 @@ mod tests {
                 assert!(written.iter().all(|n| *n == 1), "{threads} {rows} {panels}");
             }
         }
+    }
+
+    /// The same where threads claim at once.
+    #[test]
+    fn threads_that_claim_at_once_get_different_parts() {
+        let parts = Parts::of([2000, 24], 3072, 4);
+        let claims = Claims::of(&parts);
+        let calls = AtomicUsize::new(0);
+        let mut claimed = std::thread::scope(|scope| {
+            let claimed = |worker| {
+                let (claims, calls, count) = (&claims, &calls, parts.count());
+                move || -> Vec<PartIndex> {
+                    let is_wanted = || calls.fetch_add(1, Ordering::Relaxed) < count;
+                    std::iter::repeat_with(|| is_wanted().then(|| claims.claim(worker)))
+                        .map_while(|part| part)
+                        .collect()
+                }
+            };
+            let workers = [0, 1, 2, 3].map(|worker| scope.spawn(claimed(worker)));
+            let claimed = workers.map(|worker| worker.join().unwrap());
+            claimed.concat()
+        });
+        claimed.sort_unstable();
+        let all = (0..parts.down).flat_map(|down| (0..parts.across).map(move |a| [down, a]));
+        assert_eq!(claimed, all.collect::<Vec<_>>());
     }
 
     /// A thread stays with its share while there is some of it left.

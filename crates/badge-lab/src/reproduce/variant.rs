@@ -5,8 +5,8 @@ use std::fmt;
 use anyhow::{Result, ensure};
 use badge_core::activation::Activation;
 use badge_core::bypass::{BypassConfig, BypassPlacement};
-use badge_core::config::{EarlyExitConfig, Family, ModelConfig};
-use badge_core::exit::{ExitPlan, Pooler};
+use badge_core::config::{EarlyExitConfig, ModelConfig};
+use badge_core::exit::ExitPlan;
 use badge_core::exit_head::ExitHead;
 use badge_train::loss::KlDirection;
 use badge_train::method::{LteTraining, MethodSpec, SecondStage};
@@ -115,15 +115,6 @@ impl Method {
     fn exit_head(self) -> Option<ExitHead> {
         (self == Self::JointMha).then_some(ExitHead::BOTTLENECK)
     }
-
-    /// ElasticBERT was pre-trained with a pooler for every exit; all others share one.
-    fn pooler(self, family: Family) -> Pooler {
-        if family == Family::ElasticBert && self != Self::GlobalPastFuture {
-            Pooler::Own
-        } else {
-            Pooler::Shared
-        }
-    }
 }
 
 impl fmt::Display for Method {
@@ -190,7 +181,7 @@ impl Variant {
                 backbone.hidden
             );
         }
-        let pooler = self.method.pooler(backbone.family);
+        let pooler = self.method.spec().usual_pooler(backbone.family);
         let dropout = backbone.classifier_dropout;
         let mut exits = EarlyExitConfig::new(plan, pooler, bypass, dropout);
         exits.exit_head = self.method.exit_head();

@@ -1,5 +1,7 @@
 //! Methods by name, as the command line, configurations and records have them.
 
+use badge_core::config::Family;
+use badge_core::exit::Pooler;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -36,6 +38,16 @@ pub enum MethodSpec {
 }
 
 impl MethodSpec {
+    /// The pooler of its exits where nothing else is asked for: ElasticBERT was pre-trained with one for
+    /// every exit, all others share one, as Global Past-Future's exits must.
+    pub fn usual_pooler(&self, family: Family) -> Pooler {
+        let shares = matches!(self, Self::GlobalPastFuture { .. });
+        match family {
+            Family::ElasticBert if !shares => Pooler::Own,
+            Family::ElasticBert | Family::Albert | Family::Bert => Pooler::Shared,
+        }
+    }
+
     /// The method, with the learning-to-exit head if it is to be trained.
     pub fn build(self, lte: Option<LteTraining>) -> Box<dyn Method> {
         let method: Box<dyn Method> = match self {

@@ -241,7 +241,12 @@ impl TrainArgs {
             "--exit-dropout: {dropout} is not in [0, 1)"
         );
         let bypass = self.bypass(backbone.hidden)?;
-        let mut exits = EarlyExitConfig::new(plan, self.pooler(backbone.family), bypass, dropout);
+        let mut exits = EarlyExitConfig::new(
+            plan,
+            self.pooler(config.method, backbone.family),
+            bypass,
+            dropout,
+        );
         exits.exit_head = self.exit_head()?;
         exits.max_length = Some(config.max_length.min(backbone.positions));
         let method = config.method();
@@ -255,17 +260,13 @@ impl TrainArgs {
         Ok(exits)
     }
 
-    fn pooler(&self, family: Family) -> Pooler {
+    fn pooler(&self, method: MethodSpec, family: Family) -> Pooler {
         match self.pooler {
             Some(PoolerName::Own) => Pooler::Own,
             Some(PoolerName::None) => Pooler::None,
             None if self.exit_head == Some(ExitHeadName::MhaFastbert) => Pooler::None,
-            None if family == Family::ElasticBert
-                && self.method_name() != MethodName::GlobalPastFuture =>
-            {
-                Pooler::Own
-            }
-            Some(PoolerName::Shared) | None => Pooler::Shared,
+            Some(PoolerName::Shared) => Pooler::Shared,
+            None => method.usual_pooler(family),
         }
     }
 
