@@ -96,6 +96,16 @@ impl CostModel {
         self.exit_rates[depth.index().0].share
     }
 
+    /// The same once enough sequences have been seen to tell; until then 1.
+    pub(crate) fn known_exit_rate(&self, depth: Depth) -> f64 {
+        let rate = self.exit_rates[depth.index().0];
+        if rate.sequences < SEQUENCES_REMEMBERED {
+            1.0
+        } else {
+            rate.share
+        }
+    }
+
     /// Whether \[CLS\] first is expected to take less time than all rows together; no as long as
     /// nothing has been measured.
     pub(crate) fn prefers_cls_first(&self, prospect: &Prospect) -> bool {

@@ -15,7 +15,7 @@ use crate::answer::{Answer, ExitOutput, Finished};
 use crate::cost_model::CostModel;
 use crate::error::{Error, Result};
 use crate::machine::Machine;
-use crate::options::EngineOptions;
+use crate::options::{EngineOptions, When};
 use crate::packed::{PackedModel, Packer, Precisions};
 use crate::pass::{OnExit, Pass};
 use crate::profile::{Operation, Profile};
@@ -237,6 +237,10 @@ impl Engine {
 
     fn step_with(&mut self, on_exit: OnExit<'_>) -> StepReport {
         self.embed();
+        let exits_wait = match self.live.len() {
+            1 => self.options.exits_wait,
+            _ => When::Never,
+        };
         let (mut first, mut rows) = (0, 0);
         while first < self.live.len() {
             let block_of = |s: &Sequence| self.model.block_of[s.blocks_run];
@@ -249,6 +253,7 @@ impl Engine {
                 space: &mut self.space,
                 costs: &mut self.costs,
                 cls_first: self.options.cls_first,
+                exits_wait,
                 sequences: &mut self.live[first..end],
             };
             rows = pass.run(rows, on_exit);
@@ -374,6 +379,7 @@ impl Engine {
         self.live.clear();
         self.finished.clear();
         self.space.pending.clear();
+        self.space.exits.entries.clear();
         self.rows = 0;
     }
 }

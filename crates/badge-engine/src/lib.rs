@@ -36,7 +36,7 @@ pub use badge_kernels::gemm::Precision;
 pub use answer::{Answer, ExitOutput, Finished};
 pub use engine::{Admission, Engine, StepReport};
 pub use error::{Error, Result};
-pub use options::{ClsFirst, EngineOptions, Profiling};
+pub use options::{EngineOptions, Profiling, When};
 pub use packed::activation as kernel_activation;
 pub use profile::{Operation, Profile};
 pub use sequence::TokenIds;

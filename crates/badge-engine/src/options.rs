@@ -25,19 +25,22 @@ pub struct EngineOptions {
     pub sequences_max: usize,
     /// The instruction set; `None` for what [`Isa::choose`] gives.
     pub isa: Option<Isa>,
-    /// When \[CLS\] is computed before the other rows of a block.
-    pub cls_first: ClsFirst,
+    /// When a block whose exit may end a sequence is computed for \[CLS\] alone first. Where the exit
+    /// certainly ends it, the rows that nobody reads are never computed, whatever this says.
+    pub cls_first: When,
+    /// When the exits of a sequence that is alone wait for its next ones, up to four of them, to be
+    /// computed together: the weights of a pooler that exits share are then read once, not once an exit.
+    /// A sequence that turns out to have left at an exit that waited has run the blocks behind it in
+    /// vain. `Auto`: where the policy cannot leave yet, and where hardly a sequence has left so far.
+    pub exits_wait: When,
     /// Whether times are taken, operation by operation.
     pub profiling: Profiling,
 }
 
-/// Whether a block whose exit may end a sequence is computed for \[CLS\] alone first.
-///
-/// Answers are the same bit for bit; only time differs. Where the exit certainly ends the sequence,
-/// the rows that nobody reads are never computed, whatever this says.
+/// When one of two ways is taken that give the same answers, bit for bit; only time differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum ClsFirst {
-    /// As the engine's own measurements of both ways advise.
+pub enum When {
+    /// Where the engine's own measurements advise it.
     #[default]
     Auto,
     /// Always.
@@ -75,7 +78,8 @@ impl Default for EngineOptions {
             tokens_max: 2048,
             sequences_max: 64,
             isa: None,
-            cls_first: ClsFirst::default(),
+            cls_first: When::default(),
+            exits_wait: When::default(),
             profiling: Profiling::default(),
         }
     }

@@ -13,10 +13,10 @@ use crate::cost_model::CostModel;
 use crate::machine::Machine;
 use crate::model::block::Block;
 use crate::model::exit::forward_exits;
-use crate::options::ClsFirst;
-use crate::packed::PackedModel;
+use crate::options::When;
+use crate::packed::{Next, PackedModel};
 use crate::profile::Operation;
-use crate::schedule::{Share, Way, way};
+use crate::schedule::{Share, Way, waits, way};
 use crate::sequence::Sequence;
 use crate::workspace::Workspace;
 
@@ -29,7 +29,9 @@ pub(crate) struct Pass<'a> {
     pub(crate) machine: &'a mut Machine,
     pub(crate) space: &'a mut Workspace,
     pub(crate) costs: &'a mut CostModel,
-    pub(crate) cls_first: ClsFirst,
+    pub(crate) cls_first: When,
+    /// When exits may wait; never where other sequences are alive.
+    pub(crate) exits_wait: When,
     /// The sequences, by descending depth.
     pub(crate) sequences: &'a mut [Sequence],
 }
@@ -82,10 +84,38 @@ impl Pass<'_> {
         }
         let Workspace { hidden, layer, .. } = &mut *self.space;
         block.last.keys_values(self.machine, hidden, rows, layer);
+        if self.exits_wait() {
+            return self.compute_without_exits(block);
+        }
         match way(self.sequences, self.cls_first, self.costs) {
             Way::Together => self.compute_together(block, on_exit),
             Way::ClsFirst => self.compute_cls_first(block, on_exit),
         }
+    }
+
+    /// Whether the exits that are asked for wait for those of the next block.
+    fn exits_wait(&self) -> bool {
+        let waiting = self.space.exits.entries.len();
+        waits(&self.sequences[0], waiting, self.exits_wait, self.costs)
+    }
+
+    /// All rows go on, and what their exits need is kept.
+    fn compute_without_exits(&mut self, block: &Block) {
+        self.select(|_| Some(Share::All));
+        for entry in self.space.exits.entered() {
+            entry.row = 0;
+        }
+        self.feed_forward_sum(block, Next::default());
+        let Workspace {
+            exits,
+            layer,
+            selection,
+            survivors,
+            ..
+        } = &mut *self.space;
+        exits.take_sums(&layer.products.sum);
+        survivors.clear();
+        survivors.extend(0..selection.rows() as u32);
     }
 
     fn compute_together(&mut self, block: &Block, on_exit: OnExit<'_>) {
@@ -96,11 +126,11 @@ impl Pass<'_> {
         let Workspace {
             exits, selection, ..
         } = &mut *self.space;
-        for entry in &mut exits.entries {
+        for entry in exits.entered() {
             entry.row = selection.queries()[entry.sequence].start;
         }
-        self.feed_forward_sum(block);
-        self.answer(block, on_exit);
+        self.feed_forward_sum(block, self.upcoming());
+        self.answer(on_exit);
         let Workspace {
             selection,
             survivors,
@@ -116,15 +146,15 @@ impl Pass<'_> {
 
     fn compute_cls_first(&mut self, block: &Block, on_exit: OnExit<'_>) {
         self.select(|sequence| sequence.needs_next_exit().then_some(Share::Cls));
-        for (row, entry) in self.space.exits.entries.iter_mut().enumerate() {
+        for (row, entry) in self.space.exits.entered().iter_mut().enumerate() {
             entry.row = row;
         }
-        self.feed_forward_sum(block);
-        self.answer(block, on_exit);
+        self.feed_forward_sum(block, self.upcoming());
+        self.answer(on_exit);
         self.select(|sequence| (!sequence.has_left()).then_some(Share::All));
         let rows = self.space.selection.rows();
         if rows > 0 {
-            self.feed_forward_sum(block);
+            self.feed_forward_sum(block, Next::default());
         }
         self.space.survivors.clear();
         self.space.survivors.extend(0..rows as u32);
@@ -146,22 +176,26 @@ impl Pass<'_> {
         }
     }
 
-    /// The selected rows' feed-forward sums.
-    fn feed_forward_sum(&mut self, block: &Block) {
+    /// The weights of the exits that come next. Those of one depth will do: a pass over several has
+    /// rows enough to hide its waiting.
+    fn upcoming(&self) -> Next {
+        let next = self.space.exits.entries.last().and_then(|entry| {
+            let exit = self.model.exits[entry.depth.index().0].as_ref()?;
+            Some(exit.upcoming(self.model))
+        });
+        next.unwrap_or_default()
+    }
+
+    /// The selected rows' feed-forward sums; `next` is what is multiplied after them.
+    fn feed_forward_sum(&mut self, block: &Block, next: Next) {
         let start = Instant::now();
         let Workspace {
             hidden,
             selection,
             layer,
-            exits,
             ..
         } = &mut *self.space;
-        // The exit of one depth will do: a pass over several has rows enough to hide its waiting.
-        let next = exits.entries.first().and_then(|entry| {
-            let exit = self.model.exits[entry.depth.index().0].as_ref()?;
-            Some(exit.upcoming(self.model))
-        });
-        layer.products.next = next.unwrap_or_default();
+        layer.products.next = next;
         block
             .last
             .feed_forward_sum(self.machine, hidden, selection, layer);
@@ -169,17 +203,20 @@ impl Pass<'_> {
         self.costs.measured(self.space.selection.rows(), seconds);
     }
 
-    /// Computes the exits that are wanted and lets the sequences hear them.
-    fn answer(&mut self, block: &Block, on_exit: OnExit<'_>) {
+    /// Computes the exits that are wanted and lets the sequences hear them, by ascending depth.
+    fn answer(&mut self, on_exit: OnExit<'_>) {
         let Workspace { exits, layer, .. } = &mut *self.space;
         if exits.entries.is_empty() {
             return;
         }
         exits.take_sums(&layer.products.sum);
-        forward_exits(self.machine, self.model, &block.last.norm, exits);
+        forward_exits(self.machine, self.model, exits);
         self.machine.run(Operation::Policy, |_| {
             for (row, entry) in exits.entries.iter().enumerate() {
                 let sequence = &mut self.sequences[entry.sequence];
+                if sequence.has_left() {
+                    continue;
+                }
                 let head = exits.continue_logits.row(row).first();
                 let head = head.map(|logit| ContinueProbability::from_logit(*logit));
                 match head.transpose() {
@@ -190,14 +227,15 @@ impl Pass<'_> {
                             continue_probability,
                         };
                         on_exit(sequence.request(), entry.depth, output);
-                        sequence.hear(output);
+                        sequence.hear(entry.depth, output);
                     }
                 }
-                if sequence.outlook() == Outlook::Possible {
+                if sequence.outlook_at(entry.depth) == Outlook::Possible {
                     self.costs.decided(entry.depth, sequence.has_left());
                 }
             }
         });
+        exits.entries.clear();
     }
 
     /// Writes the survivors' rows to their new place: the layer norm that ends the block reads the

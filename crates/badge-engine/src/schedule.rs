@@ -10,12 +10,16 @@
 //!
 //! Long inputs and likely exits speak for the second; how much is measured, not guessed
 //! (`cost_model`). Both ways give the same bits, since no row's arithmetic depends on the others.
+//!
+//! An exit of a sequence that is alone may also *wait* for those of the next blocks, to be computed
+//! with them ([`waits`]): a single row of \[CLS\] takes as long as four, since reading the pooler's
+//! weights is all there is.
 
 use badge_core::policy::Outlook;
 use badge_kernels::attention::Segment;
 
 use crate::cost_model::{CostModel, Prospect};
-use crate::options::ClsFirst;
+use crate::options::When;
 use crate::sequence::Sequence;
 
 /// In which order rows of a block's last layer are computed.
@@ -110,19 +114,44 @@ impl Selection {
 }
 
 /// The better way for the next block of these sequences.
-pub(crate) fn way(pass: &[Sequence], choice: ClsFirst, costs: &CostModel) -> Way {
+pub(crate) fn way(pass: &[Sequence], choice: When, costs: &CostModel) -> Way {
     if !pass.iter().any(|s| s.outlook() == Outlook::Possible) {
         return Way::Together;
     }
     let is_better = match choice {
-        ClsFirst::Always => true,
-        ClsFirst::Never => false,
-        ClsFirst::Auto => costs.prefers_cls_first(&prospect(pass, costs)),
+        When::Always => true,
+        When::Never => false,
+        When::Auto => costs.prefers_cls_first(&prospect(pass, costs)),
     };
     if is_better {
         Way::ClsFirst
     } else {
         Way::Together
+    }
+}
+
+/// Exits of one sequence at most that are computed together.
+pub(crate) const EXITS_TOGETHER: usize = 4;
+
+/// A row of a block and an exit take about the same time: an exit multiplies a twelfth of it, but
+/// alone. Three of four together gain three quarters of a row each, and cost a block or two of all
+/// rows where a sequence turns out to have left.
+const ROWS_AN_EXIT_MAY_WASTE: f64 = 1.0 / 3.0;
+
+/// Whether a sequence's exits, of which so many wait if this one does, wait for its next one.
+pub(crate) fn waits(sequence: &Sequence, waiting: usize, choice: When, costs: &CostModel) -> bool {
+    let depth = sequence.next_depth();
+    let may = waiting < EXITS_TOGETHER && sequence.outlook() != Outlook::Certain;
+    may && match choice {
+        When::Always => true,
+        When::Never => false,
+        When::Auto => match sequence.outlook() {
+            Outlook::Never | Outlook::Certain => true,
+            Outlook::Possible => {
+                let wasted = costs.known_exit_rate(depth) * sequence.rows.len() as f64;
+                wasted < ROWS_AN_EXIT_MAY_WASTE
+            }
+        },
     }
 }
 

@@ -135,7 +135,11 @@ impl Sequence {
 
     /// What may happen at the exit of the next block.
     pub(crate) fn outlook(&self) -> Outlook {
-        let depth = self.next_depth();
+        self.outlook_at(self.next_depth())
+    }
+
+    /// What may happen at an exit.
+    pub(crate) fn outlook_at(&self, depth: Depth) -> Outlook {
         match self.watch {
             Watch::Policy => self.policy.outlook(depth),
             Watch::EveryExit if depth == self.policy.plan().deepest() => Outlook::Certain,
@@ -143,9 +147,8 @@ impl Sequence {
         }
     }
 
-    /// Takes note of what the exit of the next block says.
-    pub(crate) fn hear(&mut self, output: ExitOutput<'_>) {
-        let depth = self.next_depth();
+    /// Takes note of what an exit says; exits come by ascending depth.
+    pub(crate) fn hear(&mut self, depth: Depth, output: ExitOutput<'_>) {
         self.logits.copy_from_slice(output.logits);
         if let Err(error) = self.prediction.set_from_logits(output.logits) {
             self.fail(error);
@@ -170,7 +173,7 @@ impl Sequence {
         self.end = Some(End::Failed(error));
     }
 
-    /// Whether the exit heard last was its end.
+    /// Whether an exit that was heard was its end.
     pub(crate) fn has_left(&self) -> bool {
         self.end.is_some()
     }

@@ -15,7 +15,7 @@ use crate::activations::{Activations, Factors};
 use crate::model::embeddings::EmbeddingSpace;
 use crate::options::EngineOptions;
 use crate::packed::{Next, PackedModel, Precisions};
-use crate::schedule::Selection;
+use crate::schedule::{EXITS_TOGETHER, Selection};
 use crate::sequence::Sequence;
 
 /// All memory that steps write to, and nothing that one sequence owns.
@@ -65,11 +65,13 @@ pub(crate) struct ProductSpace {
     pub(crate) next: Next,
 }
 
-/// Memory of the exits: one row a sequence that asks for one.
+/// Memory of the exits: one row an exit that is asked for.
 #[derive(Debug)]
 pub(crate) struct ExitSpace {
-    /// Who asks, by descending depth.
+    /// Who asks: those of earlier blocks that have waited, then those of this one by descending depth.
     pub(crate) entries: Vec<Entry>,
+    /// How many have waited: their rows of `inputs` and `sums` are there already.
+    pub(crate) waited: usize,
     /// \[CLS\] of the block's input, `[B, D]`.
     pub(crate) inputs: Matrix<f32>,
     /// \[CLS\] of the feed-forward sum, `[B, D]`.
@@ -88,7 +90,7 @@ pub(crate) struct ExitSpace {
     pub(crate) continue_logits: Matrix<f32>,
 }
 
-/// A sequence whose next exit is computed.
+/// An exit of a sequence that is computed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Entry {
     /// Its index within the pass.
@@ -130,7 +132,11 @@ impl Workspace {
                 gathered: rows(t, d),
                 products: ProductSpace::new(config, options, precisions),
             },
-            exits: ExitSpace::new(config, options.sequences_max, precisions.edges),
+            exits: ExitSpace::new(
+                config,
+                options.sequences_max + EXITS_TOGETHER,
+                precisions.edges,
+            ),
             selection: Selection::with_room(options.sequences_max),
             survivors: Vec::with_capacity(t),
         }
@@ -183,19 +189,20 @@ impl ProductSpace {
 }
 
 impl ExitSpace {
-    fn new(config: &ModelConfig, sequences_max: usize, pooler: Precision) -> Self {
+    fn new(config: &ModelConfig, entries_max: usize, pooler: Precision) -> Self {
         let d = config.backbone.hidden;
         let rank = config.exits().bypass.map_or(0, |bypass| bypass.rank);
-        let rows = |columns| Matrix::zeros(sequences_max, columns);
+        let rows = |columns| Matrix::zeros(entries_max, columns);
         Self {
-            entries: Vec::with_capacity(sequences_max),
+            entries: Vec::with_capacity(entries_max),
+            waited: 0,
             inputs: rows(d),
             sums: rows(d),
             narrow: rows(rank),
             adjusted: rows(d),
             features: Features {
                 wide: rows(d),
-                rounded: (pooler == Precision::Bf16).then(|| Matrix::zeros(sequences_max, d)),
+                rounded: (pooler == Precision::Bf16).then(|| Matrix::zeros(entries_max, d)),
             },
             pooled: rows(d),
             logits: rows(config.head.outputs()),
@@ -204,9 +211,9 @@ impl ExitSpace {
     }
 
     /// Lists the sequences of a pass whose next exit is wanted, and keeps the \[CLS\] rows of the
-    /// block's input for them.
+    /// block's input for them, behind the exits that wait.
     pub(crate) fn enter(&mut self, pass: &[Sequence], hidden: &Activations) {
-        self.entries.clear();
+        self.waited = self.entries.len();
         for (sequence, alive) in pass.iter().enumerate().filter(|(_, s)| s.needs_next_exit()) {
             let input = self.inputs.row_mut(self.entries.len());
             input.copy_from_slice(hidden.wide_row(alive.rows.start));
@@ -218,9 +225,14 @@ impl ExitSpace {
         }
     }
 
-    /// Keeps the \[CLS\] rows of the feed-forward sum.
+    /// The exits of this block.
+    pub(crate) fn entered(&mut self) -> &mut [Entry] {
+        &mut self.entries[self.waited..]
+    }
+
+    /// Keeps the \[CLS\] rows of the feed-forward sum for the exits of this block.
     pub(crate) fn take_sums(&mut self, sum: &Matrix<f32>) {
-        for (index, entry) in self.entries.iter().enumerate() {
+        for (index, entry) in self.entries.iter().enumerate().skip(self.waited) {
             self.sums.row_mut(index).copy_from_slice(sum.row(entry.row));
         }
     }

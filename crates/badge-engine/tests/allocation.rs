@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use badge_core::policy::Policy;
 use badge_engine::kernels::allocation::CountingAllocator;
-use badge_engine::{Admission, ClsFirst, Engine, EngineOptions, Precision};
+use badge_engine::{Admission, Engine, EngineOptions, Precision, When};
 use tiny::{MODELS, Model, Row, fitting};
 
 #[global_allocator]
@@ -68,12 +68,13 @@ fn steps_allocate_nothing_after_the_first_sequences() {
     for model in 0..MODELS.len() {
         let model = Model::random(model, 7);
         for precision in Precision::ALL {
-            for cls_first in [ClsFirst::Auto, ClsFirst::Always, ClsFirst::Never] {
+            for when in [When::Auto, When::Always, When::Never] {
                 let mut engine = model.engine(EngineOptions {
                     threads: 2,
                     tokens_max: 120,
                     sequences_max: 6,
-                    cls_first,
+                    cls_first: when,
+                    exits_wait: when,
                     ..EngineOptions::new(precision)
                 });
                 let policy = |text: &&str| {
@@ -84,7 +85,7 @@ fn steps_allocate_nothing_after_the_first_sequences() {
                 allocations_of_steps(&mut engine, &policies, &rows);
                 settle();
                 let allocations = allocations_of_steps(&mut engine, &policies, &rows);
-                assert_eq!(allocations, 0, "{precision} {cls_first:?}");
+                assert_eq!(allocations, 0, "{precision} {when:?}");
             }
         }
     }

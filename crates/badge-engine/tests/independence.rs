@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use badge_core::distribution::Prediction;
 use badge_core::policy::{Observation, Policy, PolicySpec};
-use badge_engine::{Admission, Answer, ClsFirst, Engine, EngineOptions, Precision};
+use badge_engine::{Admission, Answer, Engine, EngineOptions, Precision, When};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -53,7 +53,8 @@ struct Scene {
     /// Requests offered before each step, over and over.
     arrivals: Vec<usize>,
     threads: usize,
-    cls_first: ClsFirst,
+    cls_first: When,
+    exits_wait: When,
     tokens_max: usize,
     sequences_max: usize,
 }
@@ -76,22 +77,23 @@ fn scene() -> impl Strategy<Value = Scene> {
         .prop_filter("somebody must arrive", |(_, arrivals)| {
             arrivals.iter().any(|count| *count > 0)
         });
-    let ways = select(vec![ClsFirst::Auto, ClsFirst::Always, ClsFirst::Never]);
+    let when = || select(vec![When::Auto, When::Always, When::Never]);
     (
         (0..MODELS.len(), any::<u64>()),
         select(Precision::ALL.to_vec()),
         requests,
-        (1usize..4, ways),
+        (1usize..4, when(), when()),
         (24usize..100, 1usize..6),
     )
         .prop_map(
-            |(model, precision, requests, (threads, cls_first), sizes)| Scene {
+            |(model, precision, requests, (threads, cls_first, exits_wait), sizes)| Scene {
                 model,
                 precision,
                 requests: requests.0,
                 arrivals: requests.1,
                 threads,
                 cls_first,
+                exits_wait,
                 tokens_max: sizes.0,
                 sequences_max: sizes.1,
             },
@@ -114,17 +116,20 @@ impl Scene {
             tokens_max: self.tokens_max,
             sequences_max: self.sequences_max,
             cls_first: self.cls_first,
+            exits_wait: self.exits_wait,
             ..EngineOptions::new(self.precision)
         }
     }
 
-    /// An engine that knows one sequence at a time, and every row of a block before its exit.
+    /// An engine that knows one sequence at a time, every row of a block before its exit, and every
+    /// exit before the next block.
     fn plain_engine(&self) -> Engine {
         self.model().engine(EngineOptions {
             threads: 1,
             tokens_max: 24,
             sequences_max: 1,
-            cls_first: ClsFirst::Never,
+            cls_first: When::Never,
+            exits_wait: When::Never,
             ..EngineOptions::new(self.precision)
         })
     }
@@ -251,7 +256,8 @@ fn the_scenes_leave_at_many_depths() {
                 requests: (0..8).map(request).collect(),
                 arrivals: vec![1],
                 threads: 1,
-                cls_first: ClsFirst::Always,
+                cls_first: When::Always,
+                exits_wait: When::Always,
                 tokens_max: 100,
                 sequences_max: 8,
             };
@@ -265,6 +271,54 @@ fn the_scenes_leave_at_many_depths() {
         depths[2..].iter().all(|count| *count >= 5),
         "exits at {depths:?}"
     );
+}
+
+/// Steps until a sequence that is alone leaves at its first exit.
+fn steps_until_it_leaves(engine: &mut Engine, row: &Row) -> usize {
+    let policy = Arc::new(engine.policy(&"maxprob:0.01".parse().unwrap()).unwrap());
+    engine.admit(0, row.tokens(), &policy).unwrap();
+    let mut steps = 0;
+    while engine.live() > 0 {
+        engine.step();
+        steps += 1;
+    }
+    let answers: Vec<_> = engine.finished().map(|f| f.answer.unwrap().depth).collect();
+    assert_eq!(answers, [policy.plan().depths()[0]]);
+    steps
+}
+
+#[test]
+fn exits_that_wait_are_computed_with_the_fourth() {
+    let model = Model::random(0, 1);
+    let row = Row::random(9, 1);
+    let engine = |exits_wait| {
+        model.engine(EngineOptions {
+            exits_wait,
+            ..EngineOptions::default()
+        })
+    };
+    let first = engine(When::Never).config().exits().exits.depths()[0].0;
+    assert_eq!(steps_until_it_leaves(&mut engine(When::Never), &row), first);
+    assert_eq!(steps_until_it_leaves(&mut engine(When::Auto), &row), first);
+    let steps = steps_until_it_leaves(&mut engine(When::Always), &row);
+    assert!(steps > first, "{steps} steps for an exit after {first}");
+}
+
+#[test]
+fn exits_wait_once_hardly_a_sequence_has_left_there() {
+    let model = Model::random(0, 1);
+    let row = Row::random(9, 1);
+    let mut engine = model.engine(EngineOptions::default());
+    let stay = Arc::new(engine.policy(&"entropy:0.001".parse().unwrap()).unwrap());
+    for _ in 0..100 {
+        engine.classify(&[row.tokens()], &stay).unwrap();
+    }
+    let first = engine.config().exits().exits.depths()[0].0;
+    assert!(steps_until_it_leaves(&mut engine, &row) > first);
+    for _ in 0..3 {
+        steps_until_it_leaves(&mut engine, &row);
+    }
+    assert_eq!(steps_until_it_leaves(&mut engine, &row), first);
 }
 
 #[test]

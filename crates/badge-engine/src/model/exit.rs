@@ -25,21 +25,18 @@ pub(crate) struct Exit {
     classifier: NarrowLinear,
 }
 
-/// Computes the logits of all rows that `space` lists; they may belong to exits of several depths
-/// after one block. A shared pooler multiplies them all at once.
+/// Computes the logits of all rows that `space` lists; they may belong to exits of several depths.
+/// A shared pooler multiplies them all at once.
 ///
 /// # Shapes
-/// The \[CLS\] rows of the block's input and of its feed-forward sum, `space.inputs` and
+/// The \[CLS\] rows of a block's input and of its feed-forward sum, `space.inputs` and
 /// `space.sums: [B, D]`, to `space.logits: [B, C]` and, where the model has a learning-to-exit
 /// head, `space.continue_logits: [B, 1]`.
-pub(crate) fn forward_exits(
-    machine: &mut Machine,
-    model: &PackedModel,
-    block_norm: &LayerNorm,
-    space: &mut ExitSpace,
-) {
+pub(crate) fn forward_exits(machine: &mut Machine, model: &PackedModel, space: &mut ExitSpace) {
     each_depth(model, space, |exit, rows, space| {
-        exit.features(machine, rows, block_norm, space);
+        let depth = space.entries[rows.start].depth;
+        let block = &model.blocks[model.block_of[depth.index().0]];
+        exit.features(machine, rows, &block.last.norm, space);
     });
     if let Some(pooler) = &model.pooler {
         let rows = 0..space.entries.len();

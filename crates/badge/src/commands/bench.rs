@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use badge_core::config::ModelConfig;
 use badge_engine::kernels::isa::Isa;
-use badge_engine::{ClsFirst, EngineOptions, Precision};
+use badge_engine::{EngineOptions, Precision, When};
 use badge_lab::bench::machine::{BenchMachine, Peaks};
 use badge_lab::bench::shape::Shape;
 use badge_lab::bench::{Report, check_lengths};
@@ -83,11 +83,14 @@ struct EngineArgs {
     /// Whether blocks that may end a sample compute its first row, CLS, before the others
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     cls_first: Order,
+    /// Whether exits of a sample that is alone wait for the next ones, to be computed together
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    exits_wait: Order,
     #[command(flatten)]
     out: OutArgs,
 }
 
-/// When \[CLS\] comes first; see [`ClsFirst`].
+/// When one of two ways is taken; see [`When`].
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Order {
     /// Where it was measured to be faster.
@@ -109,7 +112,7 @@ impl Order {
     }
 }
 
-impl From<Order> for ClsFirst {
+impl From<Order> for When {
     fn from(order: Order) -> Self {
         match order {
             Order::Auto => Self::Auto,
@@ -242,6 +245,7 @@ impl EngineArgs {
             threads: bench.session.threads,
             isa: Some(bench.isa),
             cls_first: self.cls_first.into(),
+            exits_wait: self.exits_wait.into(),
             ..EngineOptions::new(precision)
         }
     }

@@ -113,7 +113,7 @@ impl LatencyArgs {
     fn configuration(&self) -> serde_json::Value {
         json!({
             "model": sources::label(&self.engine.model), "precision": self.engine.precisions.names(),
-            "cls_first": self.engine.cls_first.name(),
+            "cls_first": self.engine.cls_first.name(), "exits_wait": self.engine.exits_wait.name(),
             "lengths": self.lengths, "batch": self.batch, "runs": self.runs, "policy": self.policy,
             "depths": self.depths, "exits": self.exits.map(|Exits::All| "all"),
             "profile": self.profile,

@@ -97,7 +97,7 @@ impl LoadArgs {
     fn configuration(&self) -> serde_json::Value {
         json!({
             "model": sources::label(&self.engine.model), "precision": self.engine.precisions.names(),
-            "cls_first": self.engine.cls_first.name(),
+            "cls_first": self.engine.cls_first.name(), "exits_wait": self.engine.exits_wait.name(),
             "tokens": self.tokens, "runs": self.runs,
         })
     }

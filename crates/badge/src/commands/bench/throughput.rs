@@ -139,7 +139,7 @@ impl ThroughputArgs {
     fn configuration(&self) -> serde_json::Value {
         json!({
             "model": sources::label(&self.engine.model), "precision": self.engine.precisions.names(),
-            "cls_first": self.engine.cls_first.name(),
+            "cls_first": self.engine.cls_first.name(), "exits_wait": self.engine.exits_wait.name(),
             "batch": self.batch, "rounds": self.rounds, "policy": self.policy, "task": self.task,
             "split": self.task.as_ref().map(|_| &self.split),
             "exit_shares": self.exit_shares,
