@@ -127,7 +127,7 @@ impl Canvas {
 pub fn exit_histograms(title: &str, panels: &[ExitHistogramPanel]) -> Svg {
     const COLUMNS: usize = 3;
     const PANEL_HEIGHT: f64 = 178.0;
-    const BARS: f64 = 96.0;
+    const BARS: f64 = 82.0;
     let lines = panels.len().div_ceil(COLUMNS) as f64;
     let mut canvas = Canvas::new(title, 66.0 + lines * PANEL_HEIGHT);
     let most = panels
@@ -143,7 +143,7 @@ pub fn exit_histograms(title: &str, panels: &[ExitHistogramPanel]) -> Svg {
         let total: u64 = panel.exits.iter().map(|(left, _)| left).sum();
         canvas.text((x, y + 4.0), &panel.title, (14.0, Anchor::Start, true));
         canvas.text((x, y + 21.0), &panel.note, (12.0, Anchor::Start, false));
-        let floor = y + 32.0 + BARS;
+        let floor = y + 46.0 + BARS;
         let step = width / panel.exits.len().max(1) as f64;
         let color = color_hex(panel.color);
         for (exit, (left, right)) in panel.exits.iter().enumerate() {
@@ -223,8 +223,9 @@ impl HeatMap {
                     let shade = 0.15 + 0.85 * cell.shade.min(1.0);
                     canvas.rect(place.0, place.1, (&color_hex(0), shade));
                 }
-                // Letters on a strong shade are light on any ground.
-                let ink = if cell.shade > 0.35 {
+                // Letters on a strong shade are light on any ground; on a weaker one they would not be
+                // read where the ground is white.
+                let ink = if cell.shade > 0.75 {
                     "#FEFEFE"
                 } else {
                     INK_HEX

@@ -45,6 +45,9 @@ pub struct Plot {
 pub struct Curve {
     name: String,
     points: Vec<(f64, f64)>,
+    /// Its number among the colours; that of its place among the curves if left out.
+    color: Option<usize>,
+    is_dashed: bool,
 }
 
 /// A finished drawing: the text of one `<svg>` element.
@@ -67,7 +70,24 @@ impl Curve {
         Self {
             name: name.into(),
             points,
+            color: None,
+            is_dashed: false,
         }
+    }
+
+    /// The same in the colour with this number, from 0, so that drawings with other curves beside it
+    /// show it alike.
+    #[must_use]
+    pub fn with_color(mut self, number: usize) -> Self {
+        self.color = Some(number);
+        self
+    }
+
+    /// The same with a dashed line.
+    #[must_use]
+    pub fn dashed(mut self) -> Self {
+        self.is_dashed = true;
+        self
     }
 }
 
@@ -200,10 +220,18 @@ impl Plot {
         let title = (FACE, 19, FontStyle::Bold, &INK).into_text_style(root);
         root.draw(&Text::new(self.title.clone(), (MARGIN, 16), title))?;
         for (at, (curve, (x, y))) in self.curves.iter().zip(self.legend()).enumerate() {
-            root.draw(&PathElement::new(
-                [(x, y), (x + 26, y)],
-                color(at).stroke_width(3),
-            ))?;
+            let at = curve.color.unwrap_or(at);
+            let dashes: &[_] = if curve.is_dashed {
+                &[(0, 9), (17, 26)]
+            } else {
+                &[(0, 26)]
+            };
+            for (from, to) in dashes {
+                root.draw(&PathElement::new(
+                    [(x + from, y), (x + to, y)],
+                    color(at).stroke_width(3),
+                ))?;
+            }
             root.draw(&Circle::new((x + 13, y), 4, mark(at)))?;
             root.draw(&Text::new(
                 curve.name.clone(),
@@ -283,8 +311,15 @@ impl Plot {
 
     fn draw_curves(&self, chart: &mut Chart<'_>) -> Result<()> {
         for (at, curve) in self.curves.iter().enumerate() {
+            let at = curve.color.unwrap_or(at);
             let line = color(at).stroke_width(2);
-            chart.draw_series(LineSeries::new(curve.points.clone(), line))?;
+            let points = curve.points.clone();
+            if curve.is_dashed {
+                let dashes = DashedLineSeries::new(points, 7, 5, line);
+                chart.draw_series(dashes)?;
+            } else {
+                chart.draw_series(LineSeries::new(points, line))?;
+            }
             let marks = curve
                 .points
                 .iter()

@@ -30,7 +30,7 @@ use anyhow::{Context, Result};
 
 pub use experiment::Experiment;
 pub use materials::{Materials, Sources, TaskRows};
-pub use scheduler::{Ended, Options, Scheduler, Standing, Watcher};
+pub use scheduler::{Ended, Only, Options, Scheduler, Standing, Watcher};
 pub use smoke::Smoke;
 pub use store::Store;
 pub use summary::Summary;

@@ -14,8 +14,8 @@ use badge_lab::reproduce::plan::Outlook;
 use badge_lab::reproduce::store::{CellState, Finished, Weights};
 use badge_lab::reproduce::variant::Method;
 use badge_lab::reproduce::{
-    Ended, Experiment, Materials, Options, Scheduler, Smoke, Sources, Standing, Store, Watcher,
-    builtin,
+    Ended, Experiment, Materials, Only, Options, Scheduler, Smoke, Sources, Standing, Store,
+    Watcher, builtin,
 };
 use badge_tasks::{Example, TokenCache, Tokenizer, hash};
 use badge_train::DeviceName;
@@ -48,6 +48,7 @@ fn run(experiment: &Experiment, folder: &Path, weights: Weights) -> (Smoke, Stor
     let materials = Materials::gather(axes, &smoke).unwrap();
     let store = Store::new(&folder.join(&experiment.name));
     let options = Options {
+        only: Only::default(),
         threads: 1,
         tokens: TokenCache::off(),
         retry_failed: false,
@@ -137,6 +138,22 @@ fn the_page_of_reproductions_is_what_its_records_say() {
     for (file, sha256) in records_named(&page) {
         let bytes = fs::read(root().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
         assert_eq!(hash::sha256_hex(&bytes), sha256, "{file}");
+    }
+}
+
+#[test]
+fn a_page_names_the_records_of_a_search_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let experiment = with_one_seed("grid");
+    keep(&experiment, &folder.path().join("grid")).unwrap();
+    let (_, store) = run(&experiment, folder.path(), Weights::Remove);
+    let page = document(folder.path(), "records").unwrap();
+    let candidates = experiment.cells(&|_| Outlook::Open);
+    assert!(candidates.len() > 1);
+    for cell in candidates {
+        let sha256 = finished(&store, &cell).sha256;
+        let named = records_named(&page);
+        assert!(named.iter().any(|(_, theirs)| *theirs == sha256), "{page}");
     }
 }
 

@@ -32,6 +32,19 @@ pub fn keep(experiment: &Experiment, out: &Path) -> Result<()> {
     )?)
 }
 
+/// The experiment that was run into a folder, if one was.
+///
+/// # Errors
+/// When its file is damaged.
+pub fn kept(name: &str, out: &Path) -> Result<Option<Experiment>> {
+    let path = out.join(EXPERIMENT_FILE);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let text = file::read_text(&path)?;
+    Experiment::parse(name, &text, &path.display().to_string()).map(Some)
+}
+
 /// The page, from the records under a folder; `place` is what the page calls that folder, from
 /// the root of the repository.
 ///
@@ -44,11 +57,9 @@ pub fn document(records: &Path, place: &str) -> Result<String> {
              |---|---|--:|--:|--:|--:|--:|\n";
     for name in names() {
         let folder = records.join(name);
-        let path = folder.join(EXPERIMENT_FILE);
-        let experiment = if path.exists() {
-            Experiment::parse(name, &file::read_text(&path)?, &path.display().to_string())?
-        } else {
-            builtin(name)?
+        let experiment = match kept(name, &folder)? {
+            Some(experiment) => experiment,
+            None => builtin(name)?,
         };
         let summary = Summary::of(&experiment, &Store::new(&folder))?;
         let _ = writeln!(text, "{}", overview(&summary));
@@ -65,9 +76,12 @@ const HEAD: &str = "\
 <!-- Made by `badge reproduce --document`; a test compares it with the records. Do not edit. -->
 
 What `badge reproduce` has run of the paper's tables and figures, and what its claims come to. A claim *holds* where the 95 %
-interval of the difference lies on its side of 0, *does not hold* where it lies on the other, and otherwise these runs
-*cannot tell*. Intervals are paired bootstraps over test rows and seeds; what the paper calls comparable may differ by half a
-point. Hyper-parameters, epochs and operating points were chosen on dev.
+interval of the difference lies on its side of 0, *does not hold* where it lies on the other, and otherwise, or with fewer than
+three seeds, these runs *cannot tell*. Intervals are over other test rows (paired bootstrap) and other seeds (Student's t). Each
+stands for itself: of so many claims some come out wrong by chance alone.
+
+Epochs and operating points were chosen on dev. So were hyper-parameters where an experiment searches; where it does not, all
+methods share those of its `experiment.toml`, which may suit one better than another.
 
 The paper's figures stand beside ours as it reports them. They were measured on its own splits, encoders and, for three of
 six tasks, proprietary data; ours are on what each section names. What has not run is empty.

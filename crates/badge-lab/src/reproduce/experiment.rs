@@ -249,6 +249,45 @@ impl Experiment {
         Ok(())
     }
 
+    /// Refuses an experiment that leaves out, or changes, something of an earlier one: in the earlier
+    /// one's folder its runs would be left without a table. More of something is welcome.
+    ///
+    /// # Errors
+    /// Names the key.
+    pub fn check_covers(&self, earlier: &Self) -> Result<()> {
+        fn all<T: PartialEq>(ours: &[T], theirs: &[T]) -> bool {
+            theirs.iter().all(|value| ours.contains(value))
+        }
+        let source_aside = |axes: &[BackboneAxis]| -> Vec<_> {
+            let names = axes.iter();
+            names.map(|axis| (axis.name.clone(), axis.blocks)).collect()
+        };
+        let keys = [
+            ("methods", all(&self.methods, &earlier.methods)),
+            ("placements", all(&self.placements, &earlier.placements)),
+            ("ranks", all(&self.ranks, &earlier.ranks)),
+            ("seeds", all(&self.seeds, &earlier.seeds)),
+            ("tasks", all(&self.tasks, &earlier.tasks)),
+            (
+                "backbones",
+                all(
+                    &source_aside(&self.backbones),
+                    &source_aside(&earlier.backbones),
+                ),
+            ),
+            (
+                "budget",
+                self.budget.of_results() == earlier.budget.of_results(),
+            ),
+            ("curves", self.curves == earlier.curves),
+        ];
+        let changed = keys.iter().find(|(_, is_covered)| !is_covered);
+        match changed {
+            None => Ok(()),
+            Some((key, _)) => bail!("`{key}` is not what it was, or lacks some of it"),
+        }
+    }
+
     fn check_tasks(&self, has_bypass: bool) -> Result<()> {
         let names: Vec<_> = self.tasks.iter().map(|axis| &axis.task).collect();
         all_different("tasks.task", &names)?;

@@ -10,6 +10,7 @@ use super::summary::{Line, TaskTable};
 use crate::chart::{ExitHistogramPanel, HeatCell, HeatMap, exit_histograms};
 use crate::plot::{Curve, Plot, Svg};
 use crate::raster::png;
+use crate::sweep::Family;
 use crate::tables::percent;
 
 /// A drawing with its name and what it shows.
@@ -29,10 +30,10 @@ pub struct Figure {
 const LOOK_AT: f64 = 0.5;
 
 impl Figure {
-    fn of_plot(name: String, caption: &str, plot: &Plot) -> Result<Self> {
+    fn of_plot(name: String, caption: String, plot: &Plot) -> Result<Self> {
         Ok(Self {
             name,
-            caption: caption.to_owned(),
+            caption,
             svg: plot.to_svg()?,
             text: Some(plot.to_text()),
         })
@@ -74,17 +75,26 @@ pub fn figures(table: &TaskTable) -> Result<Vec<Figure>> {
     };
     let mut figures = Vec::new();
     if let Some(plot) = exit_plot(table) {
-        let caption = "The score of every exit, in the median over seeds.";
+        let caption = "The score of every exit, in the median over seeds.".to_owned();
         figures.push(Figure::of_plot(stem("exits"), caption, &plot)?);
     }
     if let Some(plot) = speed_plot(table, Axis::Time) {
         let caption = "Measured at batch size 1: 1 - sum(t)/sum(T) against the plain backbone with \
-                       one exit, row by row in turn. Points were chosen on dev.";
-        figures.push(Figure::of_plot(stem("time"), caption, &plot)?);
+                       one exit, row by row in turn; scores are those of all rows. Points were \
+                       chosen on dev.";
+        figures.push(Figure::of_plot(
+            stem("time"),
+            table.of_curves(caption),
+            &plot,
+        )?);
     }
     if let Some(plot) = speed_plot(table, Axis::Blocks) {
         let caption = "The same points by the blocks that they save: 1 - mean exit / M.";
-        figures.push(Figure::of_plot(stem("blocks"), caption, &plot)?);
+        figures.push(Figure::of_plot(
+            stem("blocks"),
+            table.of_curves(caption),
+            &plot,
+        )?);
     }
     let models = table
         .lines
@@ -127,10 +137,18 @@ fn exit_plot(table: &TaskTable) -> Option<Plot> {
     let metric = table.metric.clone().unwrap_or_default();
     let title = format!("{}, {}: every exit", table.task, table.backbone);
     let plot = Plot::new(title, "exit", format!("{metric}, percent"));
+    let first = done[0].variant.method;
+    let is_of_methods = done.iter().any(|line| line.variant.method != first);
     Some(done.iter().fold(plot, |plot, line| {
         let points = line.exits.iter().zip(&table.depths);
         let points = points.map(|(score, depth)| (*depth as f64, 100.0 * score));
-        plot.with(Curve::new(line.label.clone(), points.collect()))
+        let color = line.variant.method.number();
+        let curve = Curve::new(line.label.clone(), points.collect());
+        plot.with(if is_of_methods {
+            curve.with_color(color)
+        } else {
+            curve
+        })
     }))
 }
 
@@ -157,7 +175,8 @@ fn speed_plot(table: &TaskTable, axis: Axis) -> Option<Plot> {
         .lines
         .iter()
         .filter_map(|line| Some((line, line.curves.as_ref()?)));
-    for (number, (line, seed)) in models.enumerate() {
+    let models: Vec<_> = models.collect();
+    for (number, (line, seed)) in models.iter().enumerate() {
         for curve in &seed.results.curves {
             let saved = |point: &CurvePoint| match axis {
                 Axis::Time => point.time_saved,
@@ -171,12 +190,13 @@ fn speed_plot(table: &TaskTable, axis: Axis) -> Option<Plot> {
             }
             has_points = true;
             let title = curve.family.title();
-            let name = if number == 0 {
+            let name = if models.len() == 1 {
                 title.to_owned()
             } else {
                 format!("{}: {title}", line.label)
             };
-            plot = plot.with(Curve::new(name, points));
+            let drawn = Curve::new(name, points).with_color(color_of(curve.family));
+            plot = plot.with(if number == 0 { drawn } else { drawn.dashed() });
         }
         if number == 0 {
             let full = 100.0 * seed.results.full_score;
@@ -186,20 +206,20 @@ fn speed_plot(table: &TaskTable, axis: Axis) -> Option<Plot> {
     has_points.then_some(plot)
 }
 
-/// Of every curve the point that saves nearest to this share of blocks, with the curve's number.
+/// The colour of a policy, the same in every drawing.
+fn color_of(family: Family) -> usize {
+    let place = Family::CURVES.iter().position(|other| *other == family);
+    place.unwrap_or(Family::CURVES.len())
+}
+
+/// Of every curve the point that saves nearest to this share of blocks, with the curve's colour.
 fn points_at(results: &CurveResults, share: f64) -> Vec<(usize, &'static str, &CurvePoint)> {
     let distance = |point: &CurvePoint| (point.blocks_saved - share).abs();
-    let nearest = results
-        .curves
-        .iter()
-        .enumerate()
-        .filter_map(|(number, curve)| {
-            let nearest = curve
-                .points
-                .iter()
-                .min_by(|a, b| distance(a).total_cmp(&distance(b)))?;
-            Some((number, curve.family.title(), nearest))
-        });
+    let nearest = results.curves.iter().filter_map(|curve| {
+        let points = curve.points.iter();
+        let nearest = points.min_by(|a, b| distance(a).total_cmp(&distance(b)))?;
+        Some((color_of(curve.family), curve.family.title(), nearest))
+    });
     nearest.collect()
 }
 
@@ -242,11 +262,13 @@ fn heat_map(
                     left => format!("{:.0}", 100.0 * *right as f64 / *left as f64),
                 },
             });
-        ((*title).to_owned(), cells.collect())
+        let name = format!("{title}, {:.0} %", 100.0 * point.blocks_saved);
+        (name, cells.collect())
     });
     HeatMap {
         title: format!("{of}: where rows leave, and are they right"),
-        legend: "Shade: how many rows leave there. Number: percent of them answered right."
+        legend: "Shade: how many rows leave there. Number: percent of them answered right. Beside \
+                 the policy: percent of blocks saved."
             .to_owned(),
         axis: "exit".to_owned(),
         columns: results.depths.iter().map(ToString::to_string).collect(),

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use badge_tasks::hash::model_sha256;
-use badge_tasks::{LabelSpace, Split, TaskData};
+use badge_tasks::hash::{model_sha256, sha256_hex};
+use badge_tasks::tokenizer::TOKENIZER_FILE;
+use badge_tasks::{LabelSpace, Split, TaskData, file};
 use badge_train::weights::read_config;
 
 use super::experiment::{BackboneAxis, Experiment, SplitOfTask, TaskAxis};
@@ -71,6 +72,8 @@ pub struct Encoder {
     pub directory: PathBuf,
     /// SHA-256 of its configuration and weights.
     pub sha256: String,
+    /// SHA-256 of its tokenizer.
+    pub tokenizer: String,
 }
 
 /// Everything an experiment may use, and why what is missing is missing.
@@ -174,5 +177,10 @@ fn encoder(axis: &BackboneAxis, sources: &dyn Sources) -> Result<Encoder> {
         axis.blocks
     );
     let sha256 = model_sha256(&directory)?;
-    Ok(Encoder { directory, sha256 })
+    let tokenizer = sha256_hex(&file::read_bytes(&directory.join(TOKENIZER_FILE))?);
+    Ok(Encoder {
+        directory,
+        sha256,
+        tokenizer,
+    })
 }

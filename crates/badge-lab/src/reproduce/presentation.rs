@@ -7,7 +7,7 @@ use anyhow::Result;
 use badge_tasks::file;
 
 use super::cell::HyperParameters;
-use super::claims::Judged;
+use super::claims::{COMPARABLE, Judged};
 use super::curves::{CurvePoint, PolicyCurve};
 use super::figures::figures;
 use super::forecast::duration;
@@ -22,14 +22,27 @@ use crate::tables::percent;
 const EMPTY: &str = "·";
 
 /// What the table of areas shows.
-const AREAS: &str = "One seed's curves: the area under each up to where all of them reach, divided \
-                     by its width. Time was measured at batch size 1.";
+const AREAS: &str = "The area under each curve up to where all of them reach, divided by its width. \
+                     Time was measured at batch size 1.";
+
+/// What is said of claims.
+const CLAIMS: &str = "The difference is that of the means over the seeds that both sides have run, \
+                      its interval one over other rows and other seeds. A claim holds where the \
+                      interval lies on its side of 0; with fewer than three seeds nothing can be \
+                      told. Claims about curves are about blocks saved, not about time.";
 
 /// The page of an experiment.
 pub const REPORT_FILE: &str = "report.html";
 
 /// The folder of its drawings.
 pub const FIGURES: &str = "figures";
+
+fn comparable() -> String {
+    format!(
+        "What is claimed to be comparable may differ by {:.1} points.",
+        100.0 * COMPARABLE
+    )
+}
 
 fn spread(spread: Option<Spread>) -> [String; 2] {
     let Some(Spread {
@@ -83,7 +96,7 @@ pub fn claim_table(claims: &[Judged]) -> Table {
     let mut shown = Table::new([
         Column::text("claim"),
         Column::text("in"),
-        Column::number("difference, points"),
+        Column::number("mean difference, points"),
         Column::number("95 %"),
         Column::number("seeds"),
         Column::text("our runs say"),
@@ -307,7 +320,24 @@ impl TaskTable {
                     .to_owned(),
             );
         }
+        remarks.push(
+            "S-best is the largest score of all exits on these very rows, as the paper has it."
+                .to_owned(),
+        );
         remarks
+    }
+
+    /// Says of a drawing or a table of curves whose they are.
+    pub fn of_curves(&self, text: &str) -> String {
+        let mut curves = self.lines.iter().filter_map(|line| line.curves.as_ref());
+        let Some(curves) = curves.next() else {
+            return text.to_owned();
+        };
+        let timed = match curves.results.timed_rows {
+            0 => String::new(),
+            rows => format!(", time on {rows} of its rows"),
+        };
+        format!("{text} Models of seed {}{timed}.", curves.seed)
     }
 }
 
@@ -376,10 +406,16 @@ impl Summary {
             }
             let _ = write!(text, "\n{}", score_table(table).to_markdown());
             if !table.claims.is_empty() {
-                let _ = write!(text, "\n{}", claim_table(&table.claims).to_markdown());
+                let claims = claim_table(&table.claims).to_markdown();
+                let _ = write!(text, "\n{CLAIMS} {}\n\n{claims}", comparable());
             }
             if let Some(areas) = area_table(table) {
-                let _ = write!(text, "\n{AREAS}\n\n{}", areas.to_markdown());
+                let _ = write!(
+                    text,
+                    "\n{}\n\n{}",
+                    table.of_curves(AREAS),
+                    areas.to_markdown()
+                );
             }
             for line in table.lines.iter().filter(|line| !line.search.is_empty()) {
                 let _ = write!(
@@ -436,10 +472,7 @@ impl Summary {
             if !table.claims.is_empty() {
                 blocks.push(Block::Table {
                     table: claim_table(&table.claims),
-                    caption: "Paired bootstrap over rows and seeds. A claim holds where the \
-                              interval lies on its side of 0; what is claimed to be comparable \
-                              may differ by half a point."
-                        .to_owned(),
+                    caption: format!("{CLAIMS} {}", comparable()),
                 });
             }
             for line in table.lines.iter().filter(|line| !line.search.is_empty()) {
@@ -457,7 +490,7 @@ impl Summary {
             if let Some(areas) = area_table(table) {
                 blocks.push(Block::Table {
                     table: areas,
-                    caption: AREAS.to_owned(),
+                    caption: table.of_curves(AREAS),
                 });
             }
             if let Some(points) = curve_table(table) {

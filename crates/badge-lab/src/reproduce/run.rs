@@ -6,7 +6,8 @@ use anyhow::{Context, Result};
 use badge_core::config::ModelConfig;
 use badge_core::exit::Depth;
 use badge_core::policy::ModelExits;
-use badge_tasks::{MetricKind, Split, TokenCache, Tokenizer};
+use badge_tasks::hash::sha256_hex;
+use badge_tasks::{MetricKind, Split, Task, TokenCache, Tokenizer};
 use badge_train::checkpoint::discard;
 use badge_train::data::EncodedSplit;
 use badge_train::evaluate::ExitScores;
@@ -75,6 +76,12 @@ pub struct SplitResults {
     pub computed_by: Provenance,
 }
 
+/// SHA-256 of what a task scores by and of its labels, which change what a record's figures mean.
+fn hash_of_task(task: &Task) -> String {
+    let text = format!("{}\n{:?}", task.metric.name(), task.label_space);
+    sha256_hex(text.as_bytes())
+}
+
 /// What a cell is made of.
 #[derive(Debug, Clone, Copy)]
 pub struct Ingredients<'a> {
@@ -97,7 +104,11 @@ impl Ingredients<'_> {
     /// When a split is not there.
     pub fn hashes(&self, cell: &Cell) -> Result<Vec<(String, String)>> {
         let data = &self.rows.data;
-        let mut hashes = vec![("backbone".to_owned(), self.encoder.sha256.clone())];
+        let mut hashes = vec![
+            ("backbone".to_owned(), self.encoder.sha256.clone()),
+            ("tokenizer".to_owned(), self.encoder.tokenizer.clone()),
+            ("task".to_owned(), hash_of_task(&data.task)),
+        ];
         for split in [&data.train, &data.dev] {
             hashes.push((split.name.to_string(), split.sha256.clone()));
         }

@@ -5,6 +5,7 @@
 //! Several processes may work on one grid; each takes cells that no other has.
 
 use std::collections::BTreeMap;
+use std::io::{self, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
@@ -20,10 +21,30 @@ use super::materials::Materials;
 use super::plan::Outlook;
 use super::run::{Ingredients, run};
 use super::store::{CellState, Store, Weights};
+use super::variant::Method;
+
+/// The part of a grid that is run now; its tables show all of it.
+#[derive(Debug, Default)]
+pub struct Only {
+    /// Tasks, all of them if empty.
+    pub tasks: Vec<String>,
+    /// Methods, all of them if empty.
+    pub methods: Vec<Method>,
+}
+
+impl Only {
+    fn has(&self, cell: &Cell) -> bool {
+        let Self { tasks, methods } = self;
+        (tasks.is_empty() || tasks.contains(&cell.task))
+            && (methods.is_empty() || methods.contains(&cell.variant.method))
+    }
+}
 
 /// How a grid is run.
 #[derive(Debug)]
 pub struct Options {
+    /// The part of it.
+    pub only: Only,
     /// Threads of training and engine.
     pub threads: usize,
     /// Where token ids are kept.
@@ -99,7 +120,12 @@ pub struct Scheduler<'a> {
     states: BTreeMap<String, CellState>,
     forecast: Forecast,
     started: Instant,
+    /// Cells that failed since the last one that did not.
+    failed_in_a_row: usize,
 }
+
+/// Cells that fail in a row before a grid stops: the reason is then likely none of theirs.
+const FAILURES_IN_A_ROW: usize = 3;
 
 /// What the scheduler found to do.
 enum Next {
@@ -129,6 +155,7 @@ impl<'a> Scheduler<'a> {
             states: BTreeMap::new(),
             forecast: Forecast::default(),
             started: Instant::now(),
+            failed_in_a_row: 0,
         };
         let mut known = 0;
         loop {
@@ -150,12 +177,19 @@ impl<'a> Scheduler<'a> {
     /// Runs every open cell, or as many as begin within the experiment's hours.
     ///
     /// # Errors
-    /// When files of the grid cannot be read or written; a cell that fails is recorded, and the
-    /// grid goes on.
+    /// When files of the grid cannot be read or written, or the disk is full. A cell that fails
+    /// otherwise is recorded, and the grid goes on, but not after three in a row.
     pub fn run(&mut self, watcher: &mut dyn Watcher) -> Result<Standing> {
         loop {
             if self.is_out_of_hours() {
                 watcher.note("the experiment's hours are over; start it again to go on");
+                break;
+            }
+            if self.failed_in_a_row == FAILURES_IN_A_ROW {
+                watcher.note(
+                    "three runs in a row have failed; the others are left. Remove the reason and start \
+                     it again with --retry-failed",
+                );
                 break;
             }
             match self.next(watcher)? {
@@ -228,10 +262,10 @@ impl<'a> Scheduler<'a> {
             let Some(ingredients) = self.ingredients(&cell) else {
                 continue;
             };
-            if !self.is_open(&cell) {
+            if !self.is_open(&cell) || !self.options.only.has(&cell) {
                 continue;
             }
-            let Some(claim) = self.store.claim(&cell)? else {
+            let Some(lock) = self.store.claim(&cell)? else {
                 held = true;
                 continue;
             };
@@ -240,7 +274,7 @@ impl<'a> Scheduler<'a> {
             if self.is_open(&cell) {
                 self.carry_out(&cell, ingredients, watcher)?;
             }
-            drop(claim);
+            drop(lock);
             if let Some(CellState::Done(_)) = self.states.get(&cell.id()) {
                 self.store.tidy(&cell, self.options.weights)?;
             }
@@ -270,9 +304,13 @@ impl<'a> Scheduler<'a> {
                     anyhow::bail!("{}: the record is gone again", folder.display());
                 };
                 let score = done.results.training.dev.average;
+                self.failed_in_a_row = 0;
                 watcher.end(cell, Ended::Done(score), &self.standing());
             }
+            // None of the cell's: it goes on behind its checkpoint when there is room.
+            Err(error) if is_of_the_disk(&error) => return Err(error),
             Err(error) => {
+                self.failed_in_a_row += 1;
                 let failure = self.store.fail(cell, format!("{error:#}"))?;
                 let message = failure.message.clone();
                 self.states.insert(cell.id(), CellState::Failed(failure));
@@ -308,6 +346,7 @@ impl<'a> Scheduler<'a> {
                     folder: cell.directory(),
                     message: failure.message.clone(),
                 }),
+                Some(CellState::Open) | None if !self.options.only.has(cell) => {}
                 Some(CellState::Open) | None => match self.ingredients(cell) {
                     Some(ingredients) => open += self.work(cell, ingredients),
                     None => standing.waiting += 1,
@@ -322,6 +361,19 @@ impl<'a> Scheduler<'a> {
     pub fn states(&self) -> &BTreeMap<String, CellState> {
         &self.states
     }
+}
+
+/// Whether the disk is full, or not to be written to.
+fn is_of_the_disk(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let cause = cause.downcast_ref::<io::Error>();
+        cause.is_some_and(|cause| {
+            matches!(
+                cause.kind(),
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::ReadOnlyFilesystem
+            )
+        })
+    })
 }
 
 /// The message of a panic.

@@ -2,13 +2,13 @@
 
 use anyhow::{Result, ensure};
 use badge_tasks::{MetricKind, Target, score};
-use rand::{Rng, SeedableRng};
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::outputs::Answers;
-use crate::interval::Interval;
+use crate::interval::{DRAWS, Interval, RowDraws};
 
 /// The figures of several seeds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -117,7 +117,7 @@ pub fn best(scores: &[f64]) -> f64 {
 pub struct Difference {
     /// In the mean over seeds that both have run, on all rows.
     pub estimate: f64,
-    /// 95 % paired bootstrap interval: rows and seeds drawn with replacement, the same for both.
+    /// 95 % interval over other rows and other seeds ([`interval_of`]).
     pub interval: Interval,
     /// Seeds that both have run.
     pub seeds: usize,
@@ -131,14 +131,19 @@ pub enum Verdict {
     Better,
     /// It lies below 0.
     Worse,
-    /// It holds 0.
+    /// It holds 0, or there are too few seeds to know what another one would do.
     CannotTell,
 }
+
+/// Seeds below which a difference decides nothing.
+pub const SEEDS_TO_TELL: usize = 3;
 
 impl Difference {
     /// The side of 0 that the interval lies on.
     pub fn verdict(&self) -> Verdict {
-        if self.interval.low > 0.0 {
+        if self.seeds < SEEDS_TO_TELL {
+            Verdict::CannotTell
+        } else if self.interval.low > 0.0 {
             Verdict::Better
         } else if self.interval.high < 0.0 {
             Verdict::Worse
@@ -148,15 +153,59 @@ impl Difference {
     }
 }
 
-/// Draws of the bootstrap.
-const DRAWS: u64 = 1000;
+/// The 95 % interval of a mean difference between pairs of runs of equal seed, each trained anew and
+/// all scored on the same rows: `mean ± t sqrt(v + s²/n)`.
+///
+/// v is the variance of the mean over draws of rows (paired bootstrap), s² that of the differences
+/// over n seeds, and t the 97.5 % quantile of Student's distribution with the degrees of freedom
+/// that Welch and Satterthwaite give such a sum: few seeds that disagree leave few. To draw seeds
+/// with replacement instead would be far too sure of itself: of three, all that it asks is whether
+/// they have the same sign. One seed says nothing of others, and `v` is all there is then.
+pub fn interval_of(differences: &[f64], row_variance: f64) -> Interval {
+    let n = differences.len() as f64;
+    let mean = average(differences);
+    let squares = differences.iter().map(|d| (d - mean).powi(2)).sum::<f64>();
+    let (of_seeds, freedom) = if differences.len() > 1 {
+        (squares / (n - 1.0) / n, n - 1.0)
+    } else {
+        (0.0, f64::INFINITY)
+    };
+    let variance = row_variance + of_seeds;
+    let freedom = freedom * (variance / of_seeds).powi(2);
+    let half = if variance > 0.0 {
+        student_quantile(freedom) * variance.sqrt()
+    } else {
+        0.0
+    };
+    Interval {
+        low: mean - half,
+        high: mean + half,
+    }
+}
+
+/// The 97.5 % quantile of Student's t, from tables up to ten degrees of freedom (rounded down: a
+/// little too wide), beyond by the expansion of Cornish and Fisher, to 0.1 %.
+fn student_quantile(freedom: f64) -> f64 {
+    const TABLE: [f64; 10] = [
+        12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
+    ];
+    const NORMAL: f64 = 1.959_964;
+    if freedom.is_nan() || freedom.is_infinite() {
+        return NORMAL; // No variance over seeds.
+    }
+    if freedom < 11.0 {
+        return TABLE[(freedom as usize).clamp(1, TABLE.len()) - 1];
+    }
+    let (z, cube) = (NORMAL, NORMAL.powi(3));
+    let second = (5.0 * NORMAL.powi(5) + 16.0 * cube + 3.0 * z) / 96.0;
+    z + (cube + z) / (4.0 * freedom) + second / freedom.powi(2)
+}
 
 /// The difference between pairs of runs of equal seed in some quantity of rows; `None` without a
 /// pair.
 ///
-/// Every draw takes as many rows as there are, with replacement and part by part, and as many seeds
-/// as there are; both sides get the same. The generator's seed is fixed: the same runs always give
-/// the same interval. With one seed the interval knows nothing of what another seed would do.
+/// Every draw takes as many rows as there are, with replacement and part by part, the same for all
+/// runs. The generator's seed is fixed: the same runs always give the same interval.
 ///
 /// # Errors
 /// When two runs of a pair were scored on different rows.
@@ -174,46 +223,27 @@ pub fn difference<T: Compared>(
             "runs that were scored on different rows cannot be compared"
         );
     }
-    let between =
-        |(one, other): (&T, &T), rows: &[usize]| quantity(one, rows) - quantity(other, rows);
-    let all: Vec<usize> = (0..first.truth().len()).collect();
-    let each = pairs.iter().map(|pair| between(*pair, &all));
-    let estimate = each.sum::<f64>() / pairs.len() as f64;
-    let draw = |number: u64| {
-        let mut generator = ChaCha8Rng::seed_from_u64(number);
-        let rows = drawn_rows(&scoring.parts, &mut generator);
-        // A pair that is drawn twice is computed once.
-        let mut times = vec![0_u32; pairs.len()];
-        for _ in pairs {
-            times[generator.random_range(0..pairs.len())] += 1;
-        }
-        let drawn = pairs.iter().zip(&times).filter(|(_, times)| **times > 0);
-        let sum: f64 = drawn
-            .map(|(pair, times)| f64::from(*times) * between(*pair, &rows))
-            .sum();
-        sum / pairs.len() as f64
+    let between = |rows: &[usize]| -> Vec<f64> {
+        let pairs = pairs.iter();
+        pairs
+            .map(|(one, other)| quantity(one, rows) - quantity(other, rows))
+            .collect()
     };
-    let mut drawn: Vec<f64> = (0..DRAWS).into_par_iter().map(draw).collect();
-    drawn.sort_by(f64::total_cmp);
-    let tail = DRAWS as usize / 40;
+    let all: Vec<usize> = (0..first.truth().len()).collect();
+    let differences = between(&all);
+    let draws = RowDraws::new(scoring.metric, &scoring.parts, first.truth());
+    let draw = |number: u64| {
+        let rows = draws.draw(&mut ChaCha8Rng::seed_from_u64(number));
+        average(&between(&rows))
+    };
+    let drawn: Vec<f64> = (0..DRAWS as u64).into_par_iter().map(draw).collect();
+    let mean = average(&drawn);
+    let squares = drawn.iter().map(|d| (d - mean).powi(2)).sum::<f64>();
     Ok(Some(Difference {
-        estimate,
-        interval: Interval {
-            low: drawn[tail],
-            high: drawn[drawn.len() - 1 - tail],
-        },
+        estimate: average(&differences),
+        interval: interval_of(&differences, squares / (drawn.len() - 1) as f64),
         seeds: pairs.len(),
     }))
-}
-
-fn drawn_rows(parts: &[usize], generator: &mut ChaCha8Rng) -> Vec<usize> {
-    let mut rows = Vec::with_capacity(parts.iter().sum());
-    let mut start = 0;
-    for part in parts {
-        rows.extend((0..*part).map(|_| start + generator.random_range(0..*part)));
-        start += part;
-    }
-    rows
 }
 
 /// The mean of a score over a range of speed: the area under a curve of points `(saved, score)`
@@ -243,6 +273,8 @@ pub fn mean_score(points: &[(f64, f64)], full: f64, (from, most): (f64, f64)) ->
 
 #[cfg(test)]
 mod tests {
+    use rand::Rng;
+
     use super::*;
 
     fn scoring(rows: usize) -> Scoring {
@@ -282,7 +314,8 @@ mod tests {
     #[test]
     fn a_paired_difference_has_the_interval_of_its_own_rows() {
         let (one, other) = (run(1, 400, 80), run(1, 400, 75));
-        let found = difference(&scoring(400), &[(&one, &other)], &accuracy)
+        let pairs = [(&one, &other); SEEDS_TO_TELL];
+        let found = difference(&scoring(400), &pairs, &accuracy)
             .unwrap()
             .unwrap();
         // One in twenty rows differs: 0.05 ± 1.96 · sqrt(0.05 · 0.95 / 400) = 0.05 ± 0.021. Drawn
@@ -291,24 +324,76 @@ mod tests {
         assert!((found.interval.low - 0.029).abs() < 0.006, "{found:?}");
         assert!((found.interval.high - 0.071).abs() < 0.006, "{found:?}");
         assert_eq!(found.verdict(), Verdict::Better);
-        let back = difference(&scoring(400), &[(&other, &one)], &accuracy)
+        let pairs = [(&other, &one); SEEDS_TO_TELL];
+        let back = difference(&scoring(400), &pairs, &accuracy)
             .unwrap()
             .unwrap();
         assert_eq!(back.verdict(), Verdict::Worse);
+        let alone = difference(&scoring(400), &pairs[..1], &accuracy)
+            .unwrap()
+            .unwrap();
+        assert_eq!(alone.interval, back.interval);
+        assert_eq!(alone.verdict(), Verdict::CannotTell, "of one seed");
+    }
+
+    #[test]
+    fn the_interval_of_seeds_is_students() {
+        // 1, 2, 3: mean 2, s² = 1, so 2 ± 4.303 / sqrt(3) with no variance of rows.
+        let found = interval_of(&[1.0, 2.0, 3.0], 0.0);
+        assert!((found.high - (2.0 + 4.303 / 3f64.sqrt())).abs() < 1e-9);
+        assert!((found.low + found.high - 4.0).abs() < 1e-12);
+        // Seeds that agree leave the variance of rows alone.
+        let found = interval_of(&[1.0; 3], 0.04);
+        assert!((found.high - (1.0 + 1.959_964 * 0.2)).abs() < 1e-9);
+        assert_eq!(
+            interval_of(&[1.0; 3], 0.0),
+            Interval {
+                low: 1.0,
+                high: 1.0
+            }
+        );
+        // Tables: 2.201 of 11, 2.086 of 20, 1.984 of 100 degrees of freedom.
+        for (freedom, quantile) in [(11.0, 2.201), (20.0, 2.086), (100.0, 1.984)] {
+            assert!((student_quantile(freedom) / quantile - 1.0).abs() < 1e-3);
+        }
+    }
+
+    /// Numbers of a normal distribution with variance 1, as sums of twelve.
+    fn normal(generator: &mut ChaCha8Rng) -> f64 {
+        (0..12).map(|_| generator.random::<f64>()).sum::<f64>() - 6.0
+    }
+
+    #[test]
+    fn intervals_hold_the_truth_as_often_as_they_say() {
+        let mut generator = ChaCha8Rng::seed_from_u64(7);
+        for (seeds, rows, over_seeds) in
+            [(3, 0.1, 1.0), (3, 1.0, 1.0), (5, 0.3, 1.0), (3, 1.0, 0.1)]
+        {
+            let mut holds = 0;
+            for _ in 0..4000 {
+                // The truth is 0; what rows do is common to all seeds.
+                let common = rows * normal(&mut generator);
+                let found: Vec<f64> = (0..seeds)
+                    .map(|_| common + over_seeds * normal(&mut generator))
+                    .collect();
+                let found = interval_of(&found, rows * rows);
+                holds += u32::from(found.low <= 0.0 && found.high >= 0.0);
+            }
+            let share = f64::from(holds) / 4000.0;
+            assert!(
+                (0.94..=0.99).contains(&share),
+                "{seeds} seeds, {rows} to {over_seeds}: {share}"
+            );
+        }
     }
 
     #[test]
     fn seeds_that_disagree_widen_the_interval() {
-        let equal = [
-            (run(1, 200, 70), run(1, 200, 65)),
-            (run(2, 200, 70), run(2, 200, 65)),
-        ];
-        let apart = [
-            (run(1, 200, 85), run(1, 200, 65)),
-            (run(2, 200, 55), run(2, 200, 65)),
-        ];
-        let of = |pairs: &[(Run, Run); 2]| {
-            let pairs = [(&pairs[0].0, &pairs[0].1), (&pairs[1].0, &pairs[1].1)];
+        let equal = [1, 2, 3].map(|seed| (run(seed, 200, 70), run(seed, 200, 65)));
+        let apart = [(1, 75), (2, 85), (3, 50)];
+        let apart = apart.map(|(seed, right)| (run(seed, 200, right), run(seed, 200, 65)));
+        let of = |pairs: &[(Run, Run); 3]| {
+            let pairs = pairs.each_ref().map(|(one, other)| (one, other));
             difference(&scoring(200), &pairs, &accuracy)
                 .unwrap()
                 .unwrap()
@@ -320,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_drawn_and_scored_by_themselves() {
+    fn parts_are_scored_by_themselves() {
         // The first part is all right, the second all wrong, and much longer.
         let answers = (0..110).map(|row| usize::from(row < 10)).collect();
         let run = Run::new(
@@ -334,9 +419,8 @@ mod tests {
             metric: MetricKind::Accuracy,
             parts: vec![10, 100],
         };
-        let mut generator = ChaCha8Rng::seed_from_u64(1);
-        let rows = drawn_rows(&scoring.parts, &mut generator);
-        assert!(rows[..10].iter().all(|row| *row < 10));
+        let draws = RowDraws::new(scoring.metric, &scoring.parts, run.truth());
+        let rows = draws.draw(&mut ChaCha8Rng::seed_from_u64(1));
         assert_eq!(run.scores(&scoring, &rows), [0.5]);
     }
 

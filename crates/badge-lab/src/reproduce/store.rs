@@ -64,7 +64,7 @@ pub enum Weights {
 
 /// The right to run a cell, which no other process has as long as this lives, or its process does.
 #[derive(Debug)]
-pub struct Claim(#[expect(dead_code, reason = "held, not read")] File);
+pub struct CellLock(#[expect(dead_code, reason = "held, not read")] File);
 
 /// Says to others, as long as it lives, that a process works on the grid.
 #[derive(Debug)]
@@ -145,11 +145,11 @@ impl Store {
     ///
     /// # Errors
     /// When the lock cannot be written.
-    pub fn claim(&self, cell: &Cell) -> Result<Option<Claim>> {
+    pub fn claim(&self, cell: &Cell) -> Result<Option<CellLock>> {
         let path = self.locks()?.join(cell.id());
         let lock = File::create(&path).map_err(|source| file::write_error(&path, source))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Some(Claim(lock))),
+            Ok(()) => Ok(Some(CellLock(lock))),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(source)) => Err(file::write_error(&path, source).into()),
         }
@@ -192,7 +192,7 @@ impl Store {
         if is_tidy {
             return Ok(());
         }
-        let Some(_claim) = self.claim(cell)? else {
+        let Some(_lock) = self.claim(cell)? else {
             return Ok(());
         };
         discard(&folder)?;

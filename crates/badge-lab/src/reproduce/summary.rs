@@ -94,7 +94,7 @@ pub struct Line {
     pub hyper: Option<HyperParameters>,
     /// S-avg on dev of every candidate of the search.
     pub search: Vec<(HyperParameters, Option<f64>)>,
-    /// Curves of the first seed that has some.
+    /// Curves of one seed, the same for all lines of a table.
     pub curves: Option<SeedCurves>,
     /// Where the figures come from.
     pub records: Vec<Source>,
@@ -237,6 +237,18 @@ impl SeedCells<'_> {
         }))
     }
 
+    /// The index of the exit with the best score on dev, the earliest of several.
+    pub(super) fn best_on_dev(&self) -> usize {
+        let cells = self.cells.iter();
+        let scores: Vec<f64> = cells
+            .flat_map(|cell| cell.results.training.dev.exits.iter().copied())
+            .collect();
+        (0..scores.len())
+            .rev()
+            .max_by(|a, b| scores[*a].total_cmp(&scores[*b]))
+            .unwrap_or(0)
+    }
+
     /// The score of every exit, as the records hold it.
     fn scores(&self, split: SplitOfTask) -> Option<Vec<f64>> {
         let mut scores = Vec::new();
@@ -298,10 +310,16 @@ fn tables(grid: &Grid<'_>) -> Result<Vec<TaskTable>> {
 
 fn table(grid: &Grid<'_>, groups: &[&Group], split: SplitOfTask) -> Result<TaskTable> {
     let (task, backbone) = (&groups[0].task, &groups[0].backbone);
-    let lines: Vec<_> = groups
+    let mut lines: Vec<_> = groups
         .iter()
         .map(|group| line(grid, group, split))
         .collect();
+    if task.splits.first() == Some(&split) {
+        let curves = curves_of_one_seed(grid, groups);
+        for (line, curves) in lines.iter_mut().zip(curves) {
+            line.curves = curves;
+        }
+    }
     let mut seeds = groups.iter().flat_map(|group| grid.seeds(group));
     let example = seeds.find_map(|seed| {
         let results = seed.cells[0].results.splits.iter();
@@ -335,10 +353,18 @@ fn line(grid: &Grid<'_>, group: &Group, split: SplitOfTask) -> Line {
         paper.figure(&group.variant, group.task.paper.as_deref()?, backbone)
     });
     let candidates = group.candidates().iter().filter(|_| group.is_searched());
-    let records = seeds
-        .iter()
-        .flat_map(|seed| &seed.cells)
-        .map(|cell| source(cell));
+    let of_seeds = seeds.iter().flat_map(|seed| seed.cells.iter().copied());
+    let of_search = group.candidates().iter().filter(|_| group.is_searched());
+    let of_search = of_search.flat_map(|hyper| group.cells(*hyper, group.seeds()[0]));
+    let of_search: Vec<_> = of_search.collect();
+    let of_search = of_search.iter().filter_map(|cell| grid.finished(cell));
+    let mut records: Vec<Source> = Vec::new();
+    for cell in of_seeds.chain(of_search) {
+        let source = source(cell);
+        if !records.contains(&source) {
+            records.push(source);
+        }
+    }
     Line {
         label: label(grid.experiment, &group.variant),
         variant: group.variant,
@@ -351,16 +377,30 @@ fn line(grid: &Grid<'_>, group: &Group, split: SplitOfTask) -> Line {
         search: candidates
             .map(|hyper| (*hyper, dev_score(grid, group, *hyper)))
             .collect(),
-        curves: seeds.iter().find_map(|seed| {
-            let results = seed.cells.first()?.results.curves.clone()?;
-            let is_reported = group.task.splits.first() == Some(&split);
-            is_reported.then_some(SeedCurves {
-                seed: seed.seed,
-                results,
-            })
-        }),
-        records: records.collect(),
+        curves: None,
+        records,
     }
+}
+
+/// The curves of one seed's models, group by group, so that drawings compare runs that saw the same
+/// rows in the same order: the first seed of those that most models have.
+fn curves_of_one_seed(grid: &Grid<'_>, groups: &[&Group]) -> Vec<Option<SeedCurves>> {
+    let curves_of = |group: &Group, wanted: u64| {
+        let seeds = grid.seeds(group);
+        let seed = seeds.iter().find(|seed| seed.seed == wanted)?;
+        let results = seed.cells.first()?.results.curves.clone()?;
+        Some(SeedCurves {
+            seed: wanted,
+            results,
+        })
+    };
+    let all = |seed: u64| -> Vec<_> { groups.iter().map(|group| curves_of(group, seed)).collect() };
+    let candidates = grid.experiment.seeds.iter().map(|seed| all(*seed));
+    let count = |curves: &Vec<Option<SeedCurves>>| curves.iter().flatten().count();
+    candidates
+        .rev()
+        .max_by_key(count)
+        .unwrap_or_else(|| groups.iter().map(|_| None).collect())
 }
 
 /// S-avg on dev of a candidate, once all its cells are done.

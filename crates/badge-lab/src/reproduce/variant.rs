@@ -83,6 +83,11 @@ impl Method {
         }
     }
 
+    /// Its place in the paper's Table 1, from 0: the number of its colour.
+    pub const fn number(self) -> usize {
+        self as usize
+    }
+
     /// Whether its exits read through bypasses.
     pub const fn has_bypass(self) -> bool {
         matches!(self, Self::Badge)

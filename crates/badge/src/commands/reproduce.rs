@@ -7,12 +7,12 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use badge_lab::reproduce::document::{document, keep as keep_experiment};
+use badge_lab::reproduce::document::{EXPERIMENT_FILE, document, keep as keep_experiment, kept};
 use badge_lab::reproduce::experiment::BackboneAxis;
 use badge_lab::reproduce::store::Weights;
 use badge_lab::reproduce::{
-    Experiment, Materials, Options, Scheduler, Smoke, Sources, Standing, Store, Summary, builtin,
-    names,
+    Experiment, Materials, Only, Options, Scheduler, Smoke, Sources, Standing, Store, Summary,
+    builtin, names,
 };
 use badge_tasks::file;
 use badge_train::weights::read_config;
@@ -62,10 +62,10 @@ pub(crate) struct ReproduceArgs {
     /// Encoders instead of the experiment's
     #[arg(long, value_name = "DIR|HUB_ID", value_delimiter = ',')]
     backbone: Vec<String>,
-    /// Those of the experiment's tasks to run
+    /// Those of the experiment's tasks to run now
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     tasks: Vec<String>,
-    /// Those of the experiment's methods to run
+    /// Those of the experiment's methods to run now
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     methods: Vec<String>,
     /// Seeds instead of the experiment's
@@ -103,6 +103,12 @@ struct Outcome<'a> {
 
 pub(crate) fn run(args: &ReproduceArgs, session: Session) -> Result<Verdict> {
     if let Some(page) = &args.document {
+        ensure!(
+            args.records.is_dir() || !page.exists(),
+            "--records: there is no folder {}, and {} would lose what it shows",
+            args.records.display(),
+            page.display()
+        );
         let place = args.records.display().to_string();
         let text = document(&args.records, &place)?;
         file::write_atomic(page, text.as_bytes())?;
@@ -111,13 +117,14 @@ pub(crate) fn run(args: &ReproduceArgs, session: Session) -> Result<Verdict> {
         session.console.result(&written, &told)?;
         return Ok(Verdict::Done);
     }
-    let experiment = args.experiment(session)?;
-    let out = args.out(&experiment);
+    let typed = args.experiment(session)?;
+    let out = args.out(&typed);
     ensure!(
         !out.exists() || out.is_dir(),
         "--out: {} is a file; name a folder",
         out.display()
     );
+    let experiment = args.settle(typed, &out)?;
     let store = Store::new(&out);
     let _presence = store.enter()?;
     let standing = if args.tables_only {
@@ -182,20 +189,6 @@ impl ReproduceArgs {
         if self.smoke {
             experiment = experiment.smoke();
         }
-        keep("--tasks", &self.tasks, &mut experiment.tasks, |axis| {
-            &axis.task
-        })?;
-        keep(
-            "--methods",
-            &self.methods,
-            &mut experiment.methods,
-            |method| method.name(),
-        )?;
-        if let Some(curves) = &mut experiment.curves {
-            let methods = &experiment.methods;
-            curves.of.retain(|of| methods.contains(&of.method));
-        }
-        experiment.curves = experiment.curves.filter(|curves| !curves.of.is_empty());
         if let (Some(seed), []) = (session.seed_flag, &self.seeds[..]) {
             experiment.seeds = vec![seed];
         } else if !self.seeds.is_empty() {
@@ -214,6 +207,38 @@ impl ReproduceArgs {
             .check()
             .context("the experiment as it was typed")?;
         Ok(experiment)
+    }
+
+    /// What is tabulated: the experiment that was run into the folder before, or what was typed if
+    /// that is all of it, and more.
+    fn settle(&self, typed: Experiment, out: &Path) -> Result<Experiment> {
+        let Some(earlier) = kept(&typed.name, out)? else {
+            return Ok(typed);
+        };
+        if self.tables_only {
+            return Ok(earlier);
+        }
+        typed.check_covers(&earlier).with_context(|| {
+            format!(
+                "--out: {} holds another experiment; name another folder, or start it as it was \
+                 started before ({})",
+                out.display(),
+                out.join(EXPERIMENT_FILE).display()
+            )
+        })?;
+        Ok(typed)
+    }
+
+    /// The part of the experiment that is run now.
+    fn only(&self, experiment: &Experiment) -> Result<Only> {
+        let methods = named("--methods", &self.methods, &experiment.methods, |method| {
+            method.name()
+        })?;
+        let tasks = named("--tasks", &self.tasks, &experiment.tasks, |axis| &axis.task)?;
+        Ok(Only {
+            tasks: tasks.into_iter().map(|axis| axis.task).collect(),
+            methods,
+        })
     }
 
     fn out(&self, experiment: &Experiment) -> PathBuf {
@@ -237,11 +262,15 @@ impl ReproduceArgs {
                 console: session.console,
             })
         };
-        let axes = (&experiment.tasks[..], &experiment.backbones[..]);
+        let only = self.only(experiment)?;
+        let mut tasks = experiment.tasks.clone();
+        tasks.retain(|axis| only.tasks.is_empty() || only.tasks.contains(&axis.task));
+        let axes = (&tasks[..], &experiment.backbones[..]);
         let materials = Materials::gather(axes, &*sources)?;
         materials.check(experiment)?;
         keep_experiment(experiment, out)?;
         let options = Options {
+            only,
             threads: session.threads,
             tokens: self.cache.tokens(),
             retry_failed: self.retry_failed,
@@ -261,16 +290,13 @@ impl ReproduceArgs {
     }
 }
 
-/// Keeps those values of an axis that were named, in the order in which they were.
-fn keep<T: Clone>(
+/// Those values of an axis that were named.
+fn named<T: Clone>(
     flag: &str,
     names: &[String],
-    axis: &mut Vec<T>,
+    axis: &[T],
     name: impl Fn(&T) -> &str,
-) -> Result<()> {
-    if names.is_empty() {
-        return Ok(());
-    }
+) -> Result<Vec<T>> {
     let find = |wanted: &String| {
         let found = axis.iter().find(|value| name(value) == wanted);
         found.cloned().with_context(|| {
@@ -281,9 +307,7 @@ fn keep<T: Clone>(
             )
         })
     };
-    let kept = names.iter().map(find).collect::<Result<_>>()?;
-    *axis = kept;
-    Ok(())
+    names.iter().map(find).collect()
 }
 
 /// An encoder that was typed, as an axis has it.

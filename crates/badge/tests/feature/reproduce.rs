@@ -152,14 +152,43 @@ fn tables_can_be_had_at_any_time_and_show_what_has_not_run() {
     );
     assert!(!setup.path("out/cells").exists(), "nothing ran");
 
-    done(&setup, &format!("{RUN} --out out --seeds 1"));
+    done(&setup, &format!("{RUN} --out out --methods joint"));
     let half = document(&setup, &format!("{RUN} --out out --tables-only"));
-    let badge = &half["summary"]["tables"][0]["lines"][1];
-    assert_eq!(badge["average"]["seeds"], 1);
-    assert_eq!(badge["seeds"], 2);
-    let claims = half["summary"]["tables"][0]["claims"].as_array().unwrap();
+    let lines = &half["summary"]["tables"][0]["lines"];
+    assert_eq!(lines[0]["average"]["seeds"], 2);
+    assert_eq!(lines[1]["average"], Value::Null);
+    let counts = &half["summary"]["cells"];
+    assert_eq!((&counts["done"], &counts["cells"]), (&2.into(), &4.into()));
+
+    done(&setup, &format!("{RUN} --out out --methods badge"));
+    let whole = document(&setup, &format!("{RUN} --out out --tables-only"));
+    let claims = whole["summary"]["tables"][0]["claims"].as_array().unwrap();
     assert_eq!(claims.len(), 2);
-    assert!(claims.iter().all(|claim| claim["judgement"] != "not-run"));
+    // Two seeds are too few to tell.
+    let told = claims.iter().map(|claim| claim["judgement"].as_str());
+    assert_eq!(told.collect::<Vec<_>>(), [Some("cannot-tell"); 2]);
+}
+
+#[test]
+fn a_folder_keeps_the_experiment_that_was_run_into_it() {
+    let setup = Setup::new();
+    setup.write("grid.toml", GRID.replace("[1e-3, 2e-3]", "[1e-3]"));
+    done(&setup, &format!("{RUN} --out out --seeds 1"));
+    // Tables are those of what was run, whatever the flags say.
+    let same = document(&setup, &format!("{RUN} --out out --tables-only"));
+    let badge = &same["summary"]["tables"][0]["lines"][1];
+    assert_eq!(
+        (&badge["seeds"], &badge["average"]["seeds"]),
+        (&1.into(), &1.into())
+    );
+    for flags in ["--seeds 2", "--epochs 2 --seeds 1"] {
+        let refused = setup.run(&format!("{RUN} --out out {flags}"));
+        let told = stderr(&refused);
+        assert_eq!(refused.status.code(), Some(2), "{told}");
+        assert!(told.contains("out holds another experiment"), "{told}");
+    }
+    let more = document(&setup, &format!("{RUN} --out out --seeds 2,1"));
+    assert_eq!(more["summary"]["cells"]["done"], 4);
 }
 
 #[test]
@@ -197,6 +226,12 @@ fn grids_that_cannot_be_meant_are_refused_by_file_and_key() {
             "",
             "--tasks mrpc",
             "--tasks: the experiment has no mrpc",
+        ),
+        (
+            "",
+            "",
+            "--methods single",
+            "--methods: the experiment has no single",
         ),
         ("", "", "--seeds 1,1", "1 stands there twice"),
         ("", "", "--smoke --backbone model", "--backbone: --smoke"),
