@@ -6,11 +6,13 @@
 
 A Hugging Face directory that BADGE, `transformers`, ONNX Runtime and OpenVINO load: the backbone and
 the deepest exit under the usual names, twelve exits with bypasses of rank 16 beside them. It has no
-tokeniser: benchmarks make their own ids. Needs torch 2.15.0, transformers 5.23.0, safetensors 0.8.0.
+tokeniser, as benchmarks make their own ids, unless --tokenizer names a directory to take one from, which
+then decides how many words are embedded. Needs torch 2.15.0, transformers 5.23.0, safetensors 0.8.0.
 """
 import argparse
 import json
 import pathlib
+import shutil
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -30,9 +32,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, required=True)
     parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--tokenizer", type=pathlib.Path, help="directory with tokenizer.json")
     args = parser.parse_args()
     torch.manual_seed(2023)
     kind, config = SHAPES[args.shape]
+    if args.tokenizer:
+        config.vocab_size = json.loads((args.tokenizer / "config.json").read_text())["vocab_size"]
     kind(config).save_pretrained(args.out, safe_serialization=True)
     weights = args.out / "model.safetensors"
     tensors = load_file(weights)
@@ -46,6 +51,8 @@ def main():
         tensors[f"bypasses.{block}.LayerNorm.weight"] = torch.ones(hidden)
         tensors[f"bypasses.{block}.LayerNorm.bias"] = torch.zeros(hidden)
     save_file(tensors, weights, metadata={"format": "pt"})
+    if args.tokenizer:
+        shutil.copy(args.tokenizer / "tokenizer.json", args.out)
     description = json.loads((args.out / "config.json").read_text())
     description["early_exit"] = {
         "version": 1, "exits": list(range(1, blocks + 1)), "pooler": "shared",

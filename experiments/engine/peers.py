@@ -37,8 +37,8 @@ RIVALS = {"f32": [("onnxruntime", "f32"), ("openvino", "f32"), ("pytorch", "f32"
           "int8": [("onnxruntime", "int8")]}
 
 
-def export(folder, directory):
-    """Writes the model as ONNX, plain and quantised."""
+def export(folder, directory, with_types=False):
+    """Writes the model as ONNX, plain and quantised; `with_types` for texts in pairs."""
     import torch
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -52,14 +52,16 @@ def export(folder, directory):
             super().__init__()
             self.inner = inner
 
-        def forward(self, ids, mask):
-            return self.inner(input_ids=ids, attention_mask=mask).logits
+        def forward(self, ids, mask, types=None):
+            return self.inner(input_ids=ids, attention_mask=mask, token_type_ids=types).logits
 
     plain, int8 = folder / "model.onnx", folder / "int8.onnx"
     ids = torch.randint(5, model.config.vocab_size, (1, 64))
-    axes = {"ids": {0: "b", 1: "t"}, "mask": {0: "b", 1: "t"}}
-    torch.onnx.export(Logits(model), (ids, torch.ones_like(ids)), str(plain), input_names=["ids", "mask"],
-                      output_names=["logits"], dynamic_axes=axes, opset_version=17, dynamo=False)
+    inputs = {"ids": ids, "mask": torch.ones_like(ids)}
+    if with_types:
+        inputs["types"] = torch.zeros_like(ids)
+    torch.onnx.export(Logits(model), tuple(inputs.values()), str(plain), input_names=list(inputs), output_names=["logits"],
+                      dynamic_axes={name: {0: "b", 1: "t"} for name in inputs}, opset_version=17, dynamo=False)
     # Without this step weights that several layers share (ALBERT's) stay f32 unnoticed.
     prepared = folder / "prepared.onnx"
     quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)

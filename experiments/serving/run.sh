@@ -1,7 +1,68 @@
 #!/usr/bin/env bash
-# Simulates the SLO controller and writes the table of docs/controller.md from the record.
+# Everything behind docs/controller.md's tables and this folder's, on this machine, otherwise idle
+# (about three hours with an hour of soak).
+#
+#   PYTHON=python3 MODEL=runs/mrpc DATA=glue/MRPC OUT=runs/serving ./run.sh [STEP...]
+#
+# Steps: simulation models start burst peer soak; all of them by default. MODEL is a
+# fine-tuned BADGE model of MRPC (see ../methods-mrpc), DATA the folder of the task's files, OUT a
+# folder for models. PYTHON has the packages that peer.py names. PRECISION is what our server
+# multiplies (int8), EPSILON and CONFIDENCE what its calibration promises (0.1, 0.9), MINUTES how
+# long the soak takes (60), SERVER_CPUS and CLIENT_CPUS who computes where (0, 1).
 set -euo pipefail
-cd "$(dirname "$0")"
-badge=${BADGE:-../../target/release/badge}
-"$badge" bench controller --seed 42 --out simulation.json --quiet > /dev/null
-python3 table.py simulation.json ../../docs/controller.md
+here=$(cd "$(dirname "$0")" && pwd)
+export BADGE=${BADGE:-$here/../../target/release/badge}
+python=${PYTHON:-python3}
+precision=${PRECISION:-int8}
+records=$here/records
+mkdir -p "$records"
+
+needs() {
+  : "${OUT:?a folder for models}" "${MODEL:?a fine-tuned model of MRPC}" "${DATA:?the folder of MRPC}"
+}
+
+simulation() {
+  "$BADGE" bench controller --seed 42 --out "$records/simulation.json" --quiet >/dev/null
+}
+
+# The model twice, calibrated for two ends, and one of ALBERT-base's size with its tokeniser.
+models() {
+  needs
+  mkdir -p "$OUT"
+  for name in certified exits; do
+    rm -rf "${OUT:?}/$name"
+    cp -rL "$MODEL" "$OUT/$name"
+  done
+  local common=(--task mrpc --data "$DATA" --precision "$precision")
+  "$BADGE" calibrate --model "$OUT/certified" "${common[@]}" --max-drop "${EPSILON:-0.1}" --confidence "${CONFIDENCE:-0.9}"
+  "$BADGE" calibrate --model "$OUT/exits" "${common[@]}" --max-drop 0.01
+  "$python" "$here/../engine/make_model.py" --shape albert-base --tokenizer "$MODEL" --out "$OUT/albert-base"
+}
+
+start() {
+  needs
+  python3 "$here/start.py" --model "$OUT/albert-base" --out "$records/start.json"
+}
+
+burst() {
+  needs
+  python3 "$here/burst.py" --model "$OUT/certified" --data "$DATA" --precision "$precision" \
+    --figure "$records/burst.svg" --out "$records/burst.json"
+}
+
+peer() {
+  needs
+  "$python" "$here/peer.py" --model "$MODEL" --exits "$OUT/exits" --data "$DATA" --precision "$precision" \
+    --out "$records/peer.json"
+}
+
+soak() {
+  needs
+  python3 "$here/soak.py" --model "$OUT/certified" --data "$DATA" --precision "$precision" --minutes "${MINUTES:-60}" \
+    --out "$records/soak.json"
+}
+
+for step in "${@:-simulation models start burst peer soak}"; do
+  for name in $step; do "$name"; done
+done
+python3 "$here/table.py" "$records" "$here/../../docs/controller.md" "$here/README.md"
