@@ -18,6 +18,8 @@ RECORDS = pathlib.Path(sys.argv[1])
 DOCUMENTS = [pathlib.Path(path) for path in sys.argv[2:]]
 SHAPES = ("albert-base", "12x384")
 MIB = 2**20
+# MRPC's training pairs.
+EVERY_ROW = 3668
 
 
 def records(what):
@@ -28,6 +30,12 @@ def records(what):
 def machine(record):
     m = record["machine"]
     return f"{m['cpu']}, {m['logical_cpus']} cores, {m['isa']}"
+
+
+def peak_of(record, precision):
+    """The highest that any record of this kind of machine has measured: something else on the machine lowers it."""
+    alike = [r for what in ("step", "epoch") for r in records(what) if r["machine"] == record["machine"]]
+    return max(r["peaks"]["all_threads"][f"{precision}_gflops"] or 0 for r in alike)
 
 
 def speeds(what, header, cells):
@@ -41,14 +49,18 @@ def speeds(what, header, cells):
         for ratio in record["ratios"]:
             precision = ratio["precision"]
             ours, theirs = by[("badge", precision)], by[(ratio["against"], precision)]
-            share = f"{100 * ours['share_of_peak']:.0f} %" if ours["share_of_peak"] else "-"
+            peak = peak_of(record, precision)
+            rates = statistics.median(r["gflops"] for r in ours["rounds"])
+            share = f"{100 * rates / peak:.0f} %" if peak else "-"
             rows.append([record["shape"], precision, ratio["against"], *cells(ours), *cells(theirs),
                          f"{ratio['speed']:.2f}x ({ratio['lowest']:.2f} to {ratio['highest']:.2f})",
                          f"{ratio['memory']:.2f}", share])
     threads = found[0]["configuration"]["threads"]
     titles = ["model", "precision", "against", *(f"ours, {h}" for h in header), *(f"theirs, {h}" for h in header),
               "ours faster", "memory, ours to theirs", "of our peak"]
-    return f"{machine(found[0])}, {threads} threads:\n\n" + table(titles, rows)
+    part = found[0]["configuration"]["rows"] if what == "epoch" else EVERY_ROW
+    of = f", the first {part} rows" if part < EVERY_ROW else ""
+    return f"{machine(found[0])}, {threads} threads{of}:\n\n" + table(titles, rows)
 
 
 def step():
