@@ -52,6 +52,19 @@ pub struct RowsMut<'a, T> {
     stride: usize,
 }
 
+/// Asks for the cache lines of some bytes, wherever they lie: never read, so it cannot fault.
+#[inline(always)]
+fn ask_for(start: *const u8, bytes: usize) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    for offset in (0..bytes).step_by(64) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: part of every x86-64; a prefetch may point anywhere.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(offset).cast()) }
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = (start, bytes);
+}
+
 /// Elements from one row to the next: whole cache lines, an odd number of them.
 fn stride<T>(columns: usize) -> usize {
     let line = 64 / size_of::<T>();
@@ -198,6 +211,14 @@ impl<'a, T> Rows<'a, T> {
         &self.elements[index * self.stride..][..self.columns]
     }
 
+    /// Asks for the cache lines of some columns of a row, to be read soon.
+    #[inline(always)]
+    pub(crate) fn ask_for(&self, row: usize, columns: &Range<usize>) {
+        let start = self.elements.as_ptr();
+        let start = start.wrapping_add(row * self.stride + columns.start);
+        ask_for(start.cast(), columns.len() * size_of::<T>());
+    }
+
     /// Some of the columns of every row.
     ///
     /// # Panics
@@ -300,6 +321,13 @@ impl<T> SharedRows<T> {
         assert!(offset + columns.len() <= self.length);
         // SAFETY: `row` and `columns` lie inside the rows by the assert; the rest is the caller's.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(offset), columns.len()) }
+    }
+
+    /// Asks for the cache lines of some columns of a row, to be written soon: nothing is read.
+    #[inline(always)]
+    pub(crate) fn ask_for(&self, row: usize, columns: &Range<usize>) {
+        let start = self.start.wrapping_add(row * self.stride + columns.start);
+        ask_for(start.cast_const().cast(), columns.len() * size_of::<T>());
     }
 
     /// A whole row.

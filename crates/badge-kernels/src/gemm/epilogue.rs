@@ -17,6 +17,17 @@ pub(super) enum Destination {
     Bf16(SharedRows<bf16>),
 }
 
+impl Destination {
+    /// Asks for the cache lines of a tile's part of the output.
+    #[inline(always)]
+    pub(super) fn ask_for(&self, row: usize, columns: &Range<usize>) {
+        match self {
+            Self::F32(rows) => rows.ask_for(row, columns),
+            Self::Bf16(rows) => rows.ask_for(row, columns),
+        }
+    }
+}
+
 /// What the buffer holds.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Sums<'a> {
