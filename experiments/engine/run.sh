@@ -35,10 +35,11 @@ yardsticks() {
 exits() {
   for shape in "${shapes[@]}"; do
     for threads in 1 2; do
-      "$BADGE" bench latency --model "$OUT/$shape" --threads $threads --depths --exits all --runs 25 \
-        --out "$records/exits-$shape-$threads.json"
-      "$BADGE" bench latency --model "$OUT/$shape" --threads $threads --exits all --exits-wait never --runs 25 \
-        --out "$records/exits-alone-$shape-$threads.json"
+      "$BADGE" bench latency --model "$OUT/$shape" --threads $threads --depths --runs 25 --out "$records/depths-$shape-$threads.json"
+      for wait in auto never; do
+        "$BADGE" bench latency --model "$OUT/$shape" --threads $threads --exits all --exits-wait $wait --runs 25 \
+          --out "$records/exits-$wait-$shape-$threads.json"
+      done
       "$BADGE" bench throughput --model "$OUT/$shape" --threads $threads --batch 32 --lengths-file "$here/mrpc-lengths.json" \
         --exit-shares 0.125@3,0.125@4,0.125@5,0.125@6 --out "$records/exit-shares-$shape-$threads.json"
     done

@@ -123,15 +123,16 @@ def exits():
     depths, overheads, shares = [], [], []
     for shape in SHAPES:
         for threads in (1, 2):
-            record = read(f"exits-{shape}-{threads}.json")
+            waiting, alone = (read(f"exits-{wait}-{shape}-{threads}.json") for wait in ("auto", "never"))
+            if waiting and alone:
+                by_itself = {(r["length"], r["precision"]): r for r in alone["results"]["exits"]}
+                for row in waiting["results"]["exits"]:
+                    other = by_itself[row["length"], row["precision"]]
+                    overheads.append([shape, threads, row["length"], row["precision"], f"{row['overhead_percent']:+.1f} %",
+                                      f"{other['overhead_percent']:+.1f} %"])
+            record = read(f"depths-{shape}-{threads}.json")
             if record:
                 found = record["results"]
-                alone = read(f"exits-alone-{shape}-{threads}.json")
-                alone = {(r["length"], r["precision"]): r for r in alone["results"]["exits"]} if alone else {}
-                for row in found["exits"]:
-                    by_itself = alone.get((row["length"], row["precision"]))
-                    overheads.append([shape, threads, row["length"], row["precision"], f"{row['overhead_percent']:+.1f} %",
-                                      f"{by_itself['overhead_percent']:+.1f} %" if by_itself else ""])
                 for length in sorted({r["length"] for r in found["depths"]}):
                     for precision in PRECISIONS:
                         here = {r["depth"]: r for r in found["depths"] if (r["length"], r["precision"]) == (length, precision)}
@@ -182,11 +183,11 @@ def load():
         record = read(f"load-{shape}.json")
         for row in record["results"]["rows"] if record else []:
             rows.append([shape, row["precision"], f"{row['first_ms']:.0f}", f"{row['median_ms']:.0f}", f"{row['packed_bytes'] / 1e6:.1f}",
-                         f"{row['workspace_bytes'] / 1e6:.1f}", f"{row['resident_ratio']:.2f}"])
+                         f"{row['workspace_bytes'] / 1e6:.1f}", f"{row['growth_ratio']:.2f}", f"{row['resident_ratio']:.2f}"])
     if not rows:
         return None
     return table(["model", "precision", "first load, ms", "median load, ms", "packed weights, MB", "workspace, MB",
-                  "resident / (weights + workspace)"], rows)
+                  "memory taken / (weights + workspace)", "the whole program's"], rows)
 
 
 TABLES = {
