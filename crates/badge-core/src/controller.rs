@@ -31,7 +31,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-pub use audit::{AUDIT_ONE_IN, AuditReport};
+pub use audit::{AUDIT_ONE_IN, AuditMemory, AuditReport};
 pub use class::{Class, PerClass};
 pub use command::{ADMISSION_MARGIN, Admission, Ask, Command};
 pub use ladder::{FixedReason, Ladder, Level};
@@ -71,8 +71,8 @@ use set_point::SetPoint;
 pub struct Controller {
     settings: Settings,
     ladder: Ladder,
-    /// The shallowest level that may be used; the audit moves it up.
-    floor_level: usize,
+    /// The least depth that the audit trusts; 0 while it trusts every level.
+    trusted: f64,
     feedback: Feedback,
     spent: VirtualQueue,
     standing: StandingQueue,
@@ -88,7 +88,7 @@ impl Controller {
     pub fn new(settings: Settings, ladder: Ladder) -> Self {
         Self {
             settings,
-            floor_level: ladder.levels().len() - 1,
+            trusted: 0.0,
             ladder,
             feedback: Feedback::default(),
             spent: VirtualQueue::default(),
@@ -97,6 +97,15 @@ impl Controller {
             audit: Audit::default(),
             depth: 1.0,
             levels: PerClass::default(),
+        }
+    }
+
+    /// The same with what the audit of another controller of this calibration has found.
+    pub fn with_audit(self, memory: &AuditMemory) -> Self {
+        Self {
+            trusted: memory.trusted,
+            audit: memory.audit.clone(),
+            ..self
         }
     }
 
@@ -148,13 +157,19 @@ impl Controller {
     /// below the certificate the floor rises by one level, for good: the texts are no longer those
     /// of the calibration. Returns the new floor's level then.
     pub fn audited(&mut self, agreed: bool) -> Option<usize> {
-        let floor = &self.ladder.levels()[self.floor_level];
-        let certified = floor.certified_agreement?;
-        if self.floor_level == 0 || !self.audit.record(agreed, certified) {
+        let floor_level = self.floor_level();
+        let certified = self.ladder.levels()[floor_level].certified_agreement?;
+        if floor_level == 0 || !self.audit.record(agreed, certified) {
             return None;
         }
-        self.floor_level -= 1;
-        Some(self.floor_level)
+        self.trusted = self.ladder.levels()[floor_level - 1].depth;
+        Some(floor_level - 1)
+    }
+
+    /// Whether answers of this ladder can be audited: something is certified of their agreement.
+    pub fn can_audit(&self) -> bool {
+        let floor = &self.ladder.levels()[self.floor_level()];
+        floor.certified_agreement.is_some()
     }
 
     /// What the audit has seen.
@@ -162,9 +177,22 @@ impl Controller {
         self.audit.report()
     }
 
+    /// What the audit has found, for a controller that comes after this one.
+    pub fn audit_memory(&self) -> AuditMemory {
+        AuditMemory {
+            audit: self.audit.clone(),
+            trusted: self.trusted,
+        }
+    }
+
+    /// The shallowest level that may be used.
+    fn floor_level(&self) -> usize {
+        self.ladder.at_depth(self.trusted)
+    }
+
     /// d_floor in force.
     fn floor(&self) -> f64 {
-        let floor = self.ladder.levels()[self.floor_level].depth;
+        let floor = self.ladder.levels()[self.floor_level()].depth;
         let budget = self.settings.budget();
         budget.map_or(floor, |budget| {
             self.spent.floor(budget, &self.ladder, floor)

@@ -27,7 +27,7 @@ fn example() -> Value {
              "certified": false}
         ],
         "temperatures": [1.25, 1.5, 2.0],
-        "data_set": "mrpc", "split": "dev", "split_sha256": "ab", "n": 408, "metric": "acc-f1",
+        "data_set": "mrpc", "split": "dev", "split_sha256": "ab", "n": 408, "max_length": 128, "metric": "acc-f1",
         "full_score": 0.86, "model_sha256": "cd",
         "engine": "engine", "precision": "f32", "instruction_set": "avx2"
     })
@@ -45,6 +45,16 @@ fn it_survives_its_text() {
     assert_eq!(calibration.goal, Goal::MaxDrop(0.02));
     let written: Value = serde_json::from_slice(&calibration.to_json()).unwrap();
     assert_eq!(written, example());
+}
+
+#[test]
+fn a_file_that_does_not_say_how_long_its_rows_were_is_read() {
+    let mut silent = example();
+    silent.as_object_mut().unwrap().remove("max_length");
+    let calibration = read(&silent).unwrap();
+    assert_eq!(calibration.max_length, None);
+    let written: Value = serde_json::from_slice(&calibration.to_json()).unwrap();
+    assert_eq!(written, silent);
 }
 
 #[test]

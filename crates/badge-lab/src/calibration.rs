@@ -138,6 +138,8 @@ pub struct Origin<'a> {
     pub computed_by: &'a Provenance,
     /// One temperature per exit, or none.
     pub temperatures: &'a [Temperature],
+    /// The tokens after which rows were cut.
+    pub max_length: usize,
 }
 
 /// Tries the policies of the request on dev and chooses one.
@@ -318,6 +320,7 @@ impl Search {
             split: split.name.to_string(),
             split_sha256: split.sha256.clone(),
             n: split.len(),
+            max_length: Some(origin.max_length),
             metric: dev.subject().metric.name().to_owned(),
             full_score: self.full.replayed.score,
             model_sha256: origin.model_sha256.to_owned(),

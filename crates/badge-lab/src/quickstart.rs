@@ -230,6 +230,7 @@ impl Quickstart {
             model_sha256: &model_sha256(directory)?,
             computed_by,
             temperatures: &temperatures,
+            max_length: TOKENS_MAX,
         };
         let calibration = calibrate(&dev, &request)?.calibration(&dev, origin);
         let calibration = calibration.expect("the full model loses nothing against itself");

@@ -172,6 +172,7 @@ fn calibration(points: Vec<OperatingPoint>, full_score: f64) -> ExitCalibration 
         split: "dev".to_owned(),
         split_sha256: String::new(),
         n: 1000,
+        max_length: None,
         metric: "acc".to_owned(),
         full_score,
         model_sha256: String::new(),

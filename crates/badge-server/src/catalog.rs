@@ -57,13 +57,7 @@ impl Catalog {
             return first.ok_or(Refusal::NotReady("no model is loaded"));
         };
         let found = models.iter().find(|model| model.source.name == name);
-        found.map(Arc::clone).ok_or_else(|| {
-            let names: Vec<_> = models.iter().map(|m| m.source.name.as_str()).collect();
-            Refusal::UnknownModel {
-                model: name.to_owned(),
-                known: names.join(", "),
-            }
-        })
+        found.map(Arc::clone).ok_or_else(|| unknown(name, &models))
     }
 
     /// The model of this name, or the first: where clients put any name they like.
@@ -88,11 +82,32 @@ impl Catalog {
         let model = Arc::new(Model::load(source, &self.settings, &self.metrics)?);
         self.change(
             |models| match models.iter_mut().find(|m| m.source.name == source.name) {
-                Some(place) => *place = Arc::clone(&model),
+                Some(place) => take_place(place, &model),
                 None => models.push(Arc::clone(&model)),
             },
         );
         drop(turn);
+        announce(&model, "loaded");
+        Ok(())
+    }
+
+    /// Loads a model anew from where it came, and puts it in its own place. What has been let go or
+    /// exchanged meanwhile stays as it is: this is older than that.
+    ///
+    /// # Errors
+    /// As [`Model::load`], and [`Error::Overtaken`].
+    pub(crate) fn renew(&self, old: &Arc<Model>) -> Result<()> {
+        let turn = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        let model = Arc::new(Model::load(&old.source, &self.settings, &self.metrics)?);
+        let has_place = self.change(|models| {
+            let place = models.iter_mut().find(|place| Arc::ptr_eq(place, old));
+            place.map(|place| take_place(place, &model)).is_some()
+        });
+        drop(turn);
+        if !has_place {
+            let model = old.source.name.clone();
+            return Err(Error::Overtaken { model });
+        }
         announce(&model, "loaded");
         Ok(())
     }
@@ -104,11 +119,18 @@ impl Catalog {
     /// That of the first model that cannot be loaded.
     pub(crate) fn reload(&self) -> Result<()> {
         let mut first_error = None;
-        for model in self.models().iter() {
-            if let Err(error) = self.put(&model.source) {
-                let model = &model.source.name;
-                tracing::error!(%model, %error, "not reloaded; the old one goes on");
-                first_error.get_or_insert(error);
+        // By name: who held the models themselves would keep each in memory until the last is done.
+        for name in self.names() {
+            let Ok(old) = self.model(Some(&name)) else {
+                continue;
+            };
+            match self.renew(&old) {
+                Ok(()) => {}
+                Err(error @ Error::Overtaken { .. }) => tracing::info!(%error, "not reloaded"),
+                Err(error) => {
+                    tracing::error!(model = name, %error, "not reloaded; the old one goes on");
+                    first_error.get_or_insert(error);
+                }
             }
         }
         first_error.map_or(Ok(()), Err)
@@ -119,21 +141,49 @@ impl Catalog {
     /// # Errors
     /// When there is no such model, or no other one.
     pub(crate) fn remove(&self, name: &str) -> Result<(), Refusal> {
-        self.model(Some(name))?;
-        if self.models().len() == 1 {
-            let problem = "it is the only model; load another one first, or stop the server";
-            return Err(Refusal::Validation(format!("model `{name}`: {problem}")));
-        }
-        self.change(|models| models.retain(|model| model.source.name != name));
+        self.change(|models| {
+            let place = models.iter().position(|model| model.source.name == name);
+            let place = place.ok_or_else(|| unknown(name, models))?;
+            if models.len() == 1 {
+                let problem = "it is the only model; load another one first, or stop the server";
+                return Err(Refusal::Validation(format!("model `{name}`: {problem}")));
+            }
+            models.remove(place);
+            Ok(())
+        })?;
         tracing::info!(model = name, "let go");
         Ok(())
     }
 
-    fn change(&self, change: impl FnOnce(&mut Vec<Arc<Model>>)) {
+    fn names(&self) -> Vec<String> {
+        let models = self.models();
+        models
+            .iter()
+            .map(|model| model.source.name.clone())
+            .collect()
+    }
+
+    /// Changes the models, and what is looked at before is what is changed.
+    fn change<T>(&self, change: impl FnOnce(&mut Vec<Arc<Model>>) -> T) -> T {
         let mut place = self.models.write().unwrap_or_else(PoisonError::into_inner);
         let mut models = Vec::clone(&place);
-        change(&mut models);
+        let result = change(&mut models);
         *place = Arc::new(models);
+        result
+    }
+}
+
+/// Puts a model in the place of another one of its name.
+fn take_place(place: &mut Arc<Model>, model: &Arc<Model>) {
+    model.station.points.succeed(&place.station.points);
+    *place = Arc::clone(model);
+}
+
+fn unknown(name: &str, models: &[Arc<Model>]) -> Refusal {
+    let names: Vec<_> = models.iter().map(|m| m.source.name.as_str()).collect();
+    Refusal::UnknownModel {
+        model: name.to_owned(),
+        known: names.join(", "),
     }
 }
 
@@ -154,5 +204,84 @@ impl From<Error> for Refusal {
     /// Why a model was not loaded.
     fn from(error: Error) -> Self {
         Self::Validation(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+    use std::sync::Barrier;
+    use std::thread;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// A folder with a tiny model.
+    fn folder() -> TempDir {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures");
+        let folder = TempDir::new().unwrap();
+        for file in [
+            "parity/albert/config.json",
+            "parity/albert/model.safetensors",
+            "tokenizer/tokenizer.json",
+        ] {
+            let source = fixtures.join(file);
+            fs::copy(&source, folder.path().join(source.file_name().unwrap())).unwrap();
+        }
+        folder
+    }
+
+    fn catalog(folder: &TempDir, names: &[&str]) -> Catalog {
+        let source = |name: &&str| ModelSource::new(*name, folder.path());
+        let sources: Vec<_> = names.iter().map(source).collect();
+        let settings = ModelSettings {
+            threads: 1,
+            ..ModelSettings::default()
+        };
+        Catalog::load(&sources, &settings, &Arc::new(Metrics::new())).unwrap()
+    }
+
+    #[test]
+    fn what_is_let_go_while_it_is_loaded_anew_stays_away() {
+        let folder = folder();
+        let catalog = catalog(&folder, &["a", "b"]);
+        let old = catalog.model(Some("b")).unwrap();
+        catalog.remove("b").unwrap();
+        let error = catalog.renew(&old).unwrap_err();
+        assert!(matches!(error, Error::Overtaken { .. }), "{error}");
+        assert_eq!(catalog.names(), ["a"]);
+        // Nor does what is older take the place of what is newer.
+        let old = catalog.model(Some("a")).unwrap();
+        catalog.put(&old.source).unwrap();
+        let newer = catalog.model(Some("a")).unwrap();
+        assert!(catalog.renew(&old).is_err());
+        assert!(Arc::ptr_eq(&newer, &catalog.model(Some("a")).unwrap()));
+        catalog.reload().unwrap();
+        assert!(!Arc::ptr_eq(&newer, &catalog.model(Some("a")).unwrap()));
+    }
+
+    #[test]
+    fn two_that_let_go_at_once_leave_one_model() {
+        let folder = folder();
+        let catalog = catalog(&folder, &["a", "b"]);
+        let both = catalog.models();
+        for _ in 0..300 {
+            let start = Barrier::new(2);
+            let removed = thread::scope(|scope| {
+                let remove = |name| {
+                    let (catalog, start) = (&catalog, &start);
+                    scope.spawn(move || {
+                        start.wait();
+                        catalog.remove(name).is_ok()
+                    })
+                };
+                let removing = ["a", "b"].map(remove);
+                removing.map(|thread| thread.join().unwrap())
+            });
+            assert_eq!(removed.iter().filter(|removed| **removed).count(), 1);
+            catalog.change(|models| *models = Vec::clone(&both));
+        }
     }
 }

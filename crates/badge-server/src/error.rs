@@ -41,6 +41,12 @@ pub enum Error {
         /// The model directory.
         directory: PathBuf,
     },
+    /// A model that was let go or exchanged while it was being loaded anew.
+    #[error("model `{model}` was let go or exchanged while it was being loaded anew")]
+    Overtaken {
+        /// Its name.
+        model: String,
+    },
     /// A policy that a model cannot run.
     #[error("model `{model}`: {source}")]
     Policy {

@@ -3,10 +3,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use badge_core::calibration::ExitCalibration;
 use badge_core::controller::{
-    Admission, Ask, AuditReport, Class, Command, Controller, Ladder, Load, PerClass, QueueOrder,
-    ServiceEstimate, Settings,
+    Admission, Ask, AuditMemory, AuditReport, Class, Command, Controller, Ladder, Load, PerClass,
+    QueueOrder, ServiceEstimate, Settings,
 };
 use badge_core::policy::{ModelExits, Policy};
 
@@ -67,22 +66,21 @@ pub(crate) struct Observed {
 }
 
 impl Governor {
-    /// A governor of a model, at full depth.
+    /// A governor of a model, at full depth; `audited` is what has been found of its early answers
+    /// before.
     ///
     /// # Errors
     /// When a certified policy does not fit the model.
     pub(crate) fn new(
         settings: Settings,
-        accuracy_floor: Option<f64>,
-        calibration: Option<&ExitCalibration>,
+        (ladder, accuracy_floor): (Ladder, Option<f64>),
+        audited: &AuditMemory,
         exits: &ModelExits,
     ) -> badge_core::Result<Self> {
-        let ladder = calibration.map_or_else(Ladder::full_only, |calibration| {
-            Ladder::from_calibration(calibration, accuracy_floor)
-        });
         let policies = ladder.levels().iter();
         let policies = policies.map(|level| level.policy.build_for(exits).map(Arc::new));
-        let mut controller = Controller::new(settings, ladder.clone());
+        let controller = Controller::new(settings, ladder.clone());
+        let mut controller = controller.with_audit(audited);
         let now = Instant::now();
         Ok(Self {
             policies: policies.collect::<Result<_, _>>()?,
@@ -103,6 +101,13 @@ impl Governor {
             }),
             accuracy_floor,
         })
+    }
+
+    /// Promises something else from the next tick on.
+    pub(crate) fn set_settings(&self, settings: Settings) {
+        let mut state = self.state();
+        state.controller.set_settings(settings);
+        state.next_tick = Instant::now();
     }
 
     /// The promised time.
@@ -128,6 +133,17 @@ impl Governor {
     /// What the audit has seen.
     pub(crate) fn audit(&self) -> AuditReport {
         self.state().controller.audit()
+    }
+
+    /// Takes over what the audit of a governor before this one has found.
+    pub(crate) fn remember(&self, audited: &AuditMemory) {
+        let mut state = self.state();
+        state.controller = state.controller.clone().with_audit(audited);
+    }
+
+    /// What the audit has found, for whoever governs next.
+    pub(crate) fn audit_memory(&self) -> AuditMemory {
+        self.state().controller.audit_memory()
     }
 
     /// What is promised, how it is kept, and what by.
@@ -182,12 +198,12 @@ impl Governor {
         self.state().service.observe(tokens as f64, seconds);
     }
 
-    /// Takes note of an answer. True when it is one to be audited.
+    /// Takes note of an answer by a policy of the ladder. True when it is one to be audited.
     pub(crate) fn answered(&self, class: Class, is_early: bool) -> bool {
         let audits = self.command().audit;
         let mut state = self.state();
         *state.answered.of_mut(class) += 1.0;
-        if !is_early || !audits {
+        if !is_early || !audits || !state.controller.can_audit() {
             return false;
         }
         state.since_audit += 1;
@@ -273,37 +289,26 @@ fn quantile(mut seconds: Vec<f64>) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use badge_core::calibration::ExitCalibration;
     use badge_core::controller::AUDIT_ONE_IN;
     use badge_core::distribution::PredictionKind;
     use badge_core::exit::ExitPlan;
 
     use super::*;
-
-    /// Certified points at a fifth and three fifths of five blocks.
-    fn calibration() -> ExitCalibration {
-        let point = |policy: &str, score: f64, mean_exit: f64| {
-            serde_json::json!({"policy": policy, "score": score, "mean_exit": mean_exit,
-                "layer_speedup": 5.0 / mean_exit, "certified": true})
-        };
-        let json = serde_json::json!({
-            "version": 2, "policy": "fixed:3", "goal": {"max_drop": 0.1},
-            "certificate": {"method": "ltt", "loss": "excess", "loss_scale": null,
-                "epsilon": 0.2, "confidence": 0.9, "rows": 100, "chains": 1, "mean_loss": 0.0},
-            "points": [point("full", 0.9, 5.0), point("fixed:3", 0.85, 3.0),
-                point("fixed:1", 0.8, 1.0)],
-            "temperatures": [], "data_set": "tiny", "split": "dev", "split_sha256": "", "n": 200,
-            "metric": "acc", "full_score": 0.9, "model_sha256": "", "engine": "engine",
-            "precision": "f32", "instruction_set": "scalar"
-        });
-        ExitCalibration::from_json("test", json.to_string().as_bytes()).unwrap()
-    }
+    use crate::calibrated::tests::certified;
 
     /// A governor whose engine does 5000 full-depth tokens a second, 100 at a time.
     fn governor(floor: Option<f64>) -> Governor {
+        governor_of(&certified(), floor)
+    }
+
+    fn governor_of(calibration: &ExitCalibration, floor: Option<f64>) -> Governor {
         let kind = PredictionKind::SingleLabel { classes: 2 };
         let exits = ModelExits::new(ExitPlan::every_block(5), kind);
         let settings = Settings::new(0.1).unwrap();
-        let governor = Governor::new(settings, floor, Some(&calibration()), &exits).unwrap();
+        let ladder = Ladder::from_calibration(calibration, floor);
+        let audited = AuditMemory::default();
+        let governor = Governor::new(settings, (ladder, floor), &audited, &exits).unwrap();
         for _ in 0..200 {
             governor.stepped(100, Duration::from_millis(4));
         }
@@ -398,5 +403,18 @@ mod tests {
         assert!(!governor.answered(Class::Normal, false));
         governor.audited(true);
         assert_eq!(governor.promise().agreement, Some(1.0));
+    }
+
+    #[test]
+    fn what_nothing_is_certified_of_is_not_audited() {
+        let mut calibration = certified();
+        calibration.metric = "mcc".to_owned();
+        let governor = governor_of(&calibration, None);
+        let mut now = Instant::now();
+        ticks(&governor, &mut now, 20, 2000.0);
+        ticks(&governor, &mut now, 2, 0.0);
+        assert!(governor.command().audit);
+        let audited = (0..3 * AUDIT_ONE_IN).any(|_| governor.answered(Class::Normal, true));
+        assert!(!audited, "there is nothing to compare agreement with");
     }
 }

@@ -9,6 +9,7 @@
 //!
 //! [`Server`] holds all of it; [`http::app`] is the router that tests call without a socket.
 
+mod calibrated;
 mod catalog;
 mod error;
 mod governor;

@@ -1,20 +1,18 @@
 //! A model that is being served.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use badge_core::calibration::{CALIBRATION_FILE, ExitCalibration};
 use badge_core::config::{CONFIG_FILE, ModelConfig};
 use badge_core::policy::{ModelExits, PolicySpec};
 use badge_engine::{Engine, EngineOptions, TokenIds};
-use badge_tasks::hash::model_sha256;
 use badge_tasks::{Example, Tokenizer};
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 
+use crate::calibrated::{Calibrated, Served};
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::operating_points::OperatingPoints;
@@ -101,8 +99,12 @@ impl Model {
         let config = read_config(directory)?;
         let tokenizer = Tokenizer::from_directory(directory)?;
         let positions = config.backbone.positions;
-        let trained = config.exits().max_length.unwrap_or(positions);
-        let length_max = settings.length_max.unwrap_or(trained).min(positions);
+        let length_trained = config
+            .exits()
+            .max_length
+            .map(|length| length.min(positions));
+        let length_max = settings.length_max.or(length_trained).unwrap_or(positions);
+        let length_max = length_max.min(positions);
         let options = EngineOptions {
             threads: settings.threads,
             tokens_max: settings.batch_tokens_max.max(length_max),
@@ -116,11 +118,16 @@ impl Model {
         let mut engine = Engine::load(directory, options).map_err(failed)?;
         warm_up(&mut engine, &tokenizer, length_max, directory)?;
         let exits = ModelExits::of(&config);
-        let points = OperatingPoints::new(
-            exits,
-            read_calibration(directory)?,
-            settings.policy.as_ref(),
-        );
+        let served = Served {
+            precision: settings.precision.to_string(),
+            length_max,
+            length_trained,
+        };
+        let calibrated = Calibrated::read(directory, &served)?;
+        if let Some(reason) = calibrated.as_ref().and_then(Calibrated::void) {
+            tracing::warn!(model = source.name, %reason, "nothing is certified");
+        }
+        let points = OperatingPoints::new(exits, calibrated, settings.policy.as_ref());
         let points = points.map_err(|problem| Error::Policy {
             model: source.name.clone(),
             source: problem,
@@ -137,7 +144,7 @@ impl Model {
         let facts = Facts {
             activation: activation(&config, directory)?,
             length_max,
-            precision: settings.precision.to_string(),
+            precision: served.precision,
             instruction_set: engine.isa().name(),
             packed_bytes: engine.packed_bytes(),
             load_time: start.elapsed(),
@@ -208,24 +215,4 @@ fn activation(config: &ModelConfig, directory: &Path) -> Result<Activation> {
     let named = serde_json::from_slice::<Named>(&bytes);
     let is_named = named.is_ok_and(|named| named.problem_type.is_some());
     Ok(Activation::of(config.head.problem, is_named))
-}
-
-fn read_calibration(directory: &Path) -> Result<Option<ExitCalibration>> {
-    let path = directory.join(CALIBRATION_FILE);
-    if !fs::exists(&path).unwrap_or(true) {
-        return Ok(None);
-    }
-    let bytes = badge_tasks::file::read_bytes(&path)?;
-    let calibration = ExitCalibration::from_json(CALIBRATION_FILE, &bytes);
-    let calibration = calibration.map_err(|source| Error::Core {
-        directory: directory.to_owned(),
-        source,
-    })?;
-    // What is promised of its points holds for the weights that they were measured on.
-    if calibration.model_sha256 != model_sha256(directory)? {
-        return Err(Error::OtherWeights {
-            directory: directory.to_owned(),
-        });
-    }
-    Ok(Some(calibration))
 }

@@ -1,14 +1,15 @@
 //! The policies that a model may run, and the one that it runs now.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use badge_core::calibration::ExitCalibration;
-use badge_core::controller::{Ask, Class, Settings};
+use badge_core::controller::{Ask, AuditMemory, Class, Ladder, Settings};
 use badge_core::exit::Depth;
 use badge_core::policy::{ModelExits, Policy, PolicySpec};
 use serde::Deserialize;
 
+use crate::calibrated::Calibrated;
 use crate::governor::Governor;
 use crate::metrics::Promise;
 use crate::refusal::Refusal;
@@ -20,8 +21,10 @@ pub(crate) struct OperatingPoints {
     exits: ModelExits,
     /// `full`, then the calibrated points that may be used in each other's place, by rising speed.
     rows: Vec<Row>,
-    calibration: Option<ExitCalibration>,
+    calibrated: Option<Calibrated>,
     current: RwLock<Current>,
+    /// What the audit of a controller that decides no more has found.
+    audited: Mutex<AuditMemory>,
 }
 
 /// One policy with what is known of it.
@@ -96,6 +99,11 @@ impl Row {
 }
 
 impl Choice {
+    /// Whether a controller decides alone, so that its certificate speaks of the answer.
+    pub(crate) fn is_left_to_the_model(&self) -> bool {
+        matches!(self.base, Base::Current) && self.steering.depth_max.is_none()
+    }
+
     /// Every block, whatever the model runs.
     pub(crate) fn full(points: &OperatingPoints) -> Self {
         Self {
@@ -112,10 +120,11 @@ impl OperatingPoints {
     /// Names the policy or the key of the calibration that does not fit.
     pub(crate) fn new(
         exits: ModelExits,
-        calibration: Option<ExitCalibration>,
+        calibrated: Option<Calibrated>,
         chosen: Option<&PolicySpec>,
     ) -> badge_core::Result<Self> {
-        let exits = match &calibration {
+        let calibration = calibrated.as_ref().map(Calibrated::calibration);
+        let exits = match calibration {
             Some(calibration) if !calibration.temperatures.is_empty() => {
                 exits.with_temperatures(calibration.temperatures.clone())?
             }
@@ -124,11 +133,11 @@ impl OperatingPoints {
         let build = |spec: &PolicySpec| spec.build_for(&exits).map(Arc::new);
         let mut rows = vec![Row {
             policy: build(&PolicySpec::Full)?,
-            score: calibration.as_ref().map(|c| c.full_score),
+            score: calibration.map(|c| c.full_score),
             mean_exit: exits.plan().deepest().0 as f64,
             certified: true,
         }];
-        for point in calibration.iter().flat_map(ExitCalibration::usable) {
+        for point in calibration.into_iter().flat_map(ExitCalibration::usable) {
             if point.policy == PolicySpec::Full {
                 continue;
             }
@@ -140,13 +149,14 @@ impl OperatingPoints {
             });
         }
         rows.sort_by(|a, b| b.mean_exit.total_cmp(&a.mean_exit));
-        let spec = chosen.or(calibration.as_ref().map(|c| &c.policy));
+        let spec = chosen.or(calibration.map(|c| &c.policy));
         let current = build(spec.unwrap_or(&PolicySpec::Full))?;
         Ok(Self {
             exits,
             rows,
-            calibration,
+            calibrated,
             current: RwLock::new(Current::Chosen(current)),
+            audited: Mutex::default(),
         })
     }
 
@@ -157,7 +167,7 @@ impl OperatingPoints {
 
     /// What the model was calibrated for, if it was.
     pub(crate) fn calibration(&self) -> Option<&ExitCalibration> {
-        self.calibration.as_ref()
+        self.calibrated.as_ref().map(Calibrated::calibration)
     }
 
     /// What runs where a request does not say.
@@ -206,13 +216,41 @@ impl OperatingPoints {
         accuracy_floor: Option<f64>,
     ) -> badge_core::Result<()> {
         let settings = Settings::new(slo.as_secs_f64())?;
-        let calibration = self.calibration.as_ref();
-        let governor = Governor::new(settings, accuracy_floor, calibration, &self.exits)?;
+        if let Some(governor) = self.governor()
+            && governor.accuracy_floor() == accuracy_floor
+        {
+            governor.set_settings(settings);
+            return Ok(());
+        }
+        let calibrated = self.calibrated.as_ref();
+        let ladder = calibrated.map_or_else(Ladder::full_only, |c| c.ladder(accuracy_floor));
+        let within = (ladder, accuracy_floor);
+        let governor = Governor::new(settings, within, &self.audit_memory(), &self.exits)?;
         if let Some(reason) = governor.ladder().fixed() {
             tracing::warn!(%reason, "the controller can choose nothing but full depth");
         }
         self.set(Current::Governed(Arc::new(governor)));
         Ok(())
+    }
+
+    /// What the audit of the controllers of this model has found so far.
+    pub(crate) fn audit_memory(&self) -> AuditMemory {
+        let before = || self.audited.lock().unwrap_or_else(PoisonError::into_inner);
+        let governor = self.governor();
+        governor.map_or_else(|| before().clone(), |governor| governor.audit_memory())
+    }
+
+    /// Takes the place of the same model loaded before: what the audit has found holds on, unless
+    /// the model has been calibrated anew.
+    pub(crate) fn succeed(&self, before: &Self) {
+        if self.calibrated != before.calibrated {
+            return;
+        }
+        let found = before.audit_memory();
+        if let Some(governor) = self.governor() {
+            governor.remember(&found);
+        }
+        *self.audited.lock().unwrap_or_else(PoisonError::into_inner) = found;
     }
 
     /// The policy of this text.
@@ -229,6 +267,10 @@ impl OperatingPoints {
             assert!(*row < self.rows.len(), "row {row} of {}", self.rows.len());
         }
         let mut place = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        if let Current::Governed(governor) = &*place {
+            let mut audited = self.audited.lock().unwrap_or_else(PoisonError::into_inner);
+            *audited = governor.audit_memory();
+        }
         *place = current;
     }
 
@@ -319,7 +361,7 @@ impl OperatingPoints {
         if least == 1.0 {
             return Ok(Arc::clone(&self.rows[0].policy));
         }
-        let Some(calibration) = &self.calibration else {
+        let Some(calibration) = self.calibration() else {
             return wrong(NOT_CALIBRATED.to_owned());
         };
         if let Some(point) = calibration.at_speedup(least) {
@@ -337,7 +379,7 @@ impl OperatingPoints {
             let problem = format!("`policy.min_accuracy`: {problem}");
             Err(Refusal::Validation(problem))
         };
-        let Some(calibration) = &self.calibration else {
+        let Some(calibration) = self.calibration() else {
             return wrong(NOT_CALIBRATED.to_owned());
         };
         let keeps = |row: &Row| row.score.is_some_and(|score| score >= least);
@@ -367,27 +409,22 @@ const NOT_CALIBRATED: &str = "this model is not calibrated; run badge calibrate,
 
 #[cfg(test)]
 mod tests {
+    use badge_core::controller::PerClass;
     use badge_core::distribution::PredictionKind;
     use badge_core::exit::ExitPlan;
 
     use super::*;
+    use crate::calibrated::tests::{calibration, certified, point, served};
+    use crate::governor::Observed;
 
-    fn calibration() -> ExitCalibration {
-        let json = serde_json::json!({
-            "version": 2, "policy": "maxprob:0.9", "goal": {"max_drop": 0.02}, "certificate": null,
-            "points": [
-                {"policy": "full", "score": 0.9, "mean_exit": 5.0, "layer_speedup": 1.0,
-                 "certified": false},
-                {"policy": "maxprob:0.9", "score": 0.89, "mean_exit": 2.5, "layer_speedup": 2.0,
-                 "certified": false},
-                {"policy": "maxprob:0.6", "score": 0.8, "mean_exit": 1.25, "layer_speedup": 4.0,
-                 "certified": false}
-            ],
-            "temperatures": [1.0, 1.0, 1.0, 1.0, 1.0], "data_set": "tiny", "split": "dev",
-            "split_sha256": "", "n": 8, "metric": "acc", "full_score": 0.9, "model_sha256": "",
-            "engine": "engine", "precision": "f32", "instruction_set": "scalar"
-        });
-        ExitCalibration::from_json("test", json.to_string().as_bytes()).unwrap()
+    /// What was measured, of which nothing is certified.
+    fn measured() -> ExitCalibration {
+        let points = [
+            point("full", 0.9, 5.0, false),
+            point("maxprob:0.9", 0.89, 2.5, false),
+            point("maxprob:0.6", 0.8, 1.25, false),
+        ];
+        calibration("maxprob:0.9", &serde_json::Value::Null, &points)
     }
 
     fn points(calibration: Option<ExitCalibration>) -> OperatingPoints {
@@ -398,7 +435,8 @@ mod tests {
         } else {
             ModelExits::new(plan, kind)
         };
-        OperatingPoints::new(exits, calibration, None).unwrap()
+        let calibrated = calibration.map(|c| Calibrated::new(c, &served()));
+        OperatingPoints::new(exits, calibrated, None).unwrap()
     }
 
     fn chosen(points: &OperatingPoints, terms: &PolicyTerms) -> String {
@@ -415,7 +453,7 @@ mod tests {
 
     #[test]
     fn terms_become_policies_of_the_calibrated_table() {
-        let points = points(Some(calibration()));
+        let points = points(Some(measured()));
         let none = PolicyTerms::default();
         assert_eq!(chosen(&points, &none), "maxprob:0.9");
         let speedup = |speedup| PolicyTerms {
@@ -439,7 +477,7 @@ mod tests {
 
     #[test]
     fn what_runs_now_never_overrides_what_a_request_needs() {
-        let points = points(Some(calibration()));
+        let points = points(Some(measured()));
         let least = PolicyTerms {
             min_accuracy: Some(0.85),
             ..PolicyTerms::default()
@@ -495,5 +533,105 @@ mod tests {
         assert!(refused(&points, &speedup).contains("not calibrated"));
         let typo = serde_json::from_str::<PolicyTerms>(r#"{"speed_up": 2}"#);
         assert!(typo.unwrap_err().to_string().contains("speed_up"));
+    }
+
+    /// Points whose controller's floor the audit has raised from `fixed:1` to `fixed:3`.
+    fn distrusted() -> OperatingPoints {
+        let points = points(Some(certified()));
+        points.govern(Duration::from_millis(50), None).unwrap();
+        let governor = points.governor().unwrap();
+        while !governor.audit().alarm {
+            governor.audited(false);
+        }
+        points
+    }
+
+    /// The shallowest policy that a controller still chooses.
+    fn shallowest(points: &OperatingPoints) -> String {
+        let governor = points.governor().unwrap();
+        let observed = Observed {
+            queued: PerClass {
+                normal: 20_000.0,
+                ..PerClass::default()
+            },
+            ..Observed::default()
+        };
+        let mut now = std::time::Instant::now();
+        governor.stepped(100, Duration::from_millis(4));
+        for _ in 0..20 {
+            now += Duration::from_millis(25);
+            governor.tick(now, &observed, Vec::new);
+        }
+        points.current_policy().spec().to_string()
+    }
+
+    #[test]
+    fn what_the_audit_has_found_outlives_promises_and_reloads() {
+        let points_at = distrusted();
+        assert_eq!(shallowest(&points_at), "fixed:3");
+        // The same floor and another time; another floor; and a policy in between.
+        let slow = Duration::from_millis(60);
+        points_at.govern(slow, None).unwrap();
+        assert_eq!(points_at.governor().unwrap().slo(), slow);
+        assert_eq!(shallowest(&points_at), "fixed:3");
+        points_at.govern(slow, Some(0.65)).unwrap();
+        assert_eq!(shallowest(&points_at), "fixed:3");
+        points_at.set(Current::Row(0));
+        points_at.govern(slow, None).unwrap();
+        assert_eq!(shallowest(&points_at), "fixed:3");
+        assert!(points_at.governor().unwrap().audit().alarm);
+        // The same model loaded anew, with a promise already or without one yet.
+        for is_early in [true, false] {
+            let reloaded = points(Some(certified()));
+            if is_early {
+                reloaded.govern(slow, None).unwrap();
+            }
+            reloaded.succeed(&points_at);
+            reloaded.govern(slow, None).unwrap();
+            assert_eq!(shallowest(&reloaded), "fixed:3");
+        }
+    }
+
+    #[test]
+    fn a_model_that_is_calibrated_anew_begins_anew() {
+        let anew = ExitCalibration {
+            n: 400,
+            ..certified()
+        };
+        let reloaded = points(Some(anew));
+        reloaded.govern(Duration::from_millis(50), None).unwrap();
+        reloaded.succeed(&distrusted());
+        assert_eq!(shallowest(&reloaded), "fixed:1");
+    }
+
+    #[test]
+    fn a_controller_answers_for_what_it_chose_alone() {
+        let points = points(Some(certified()));
+        let is_the_models = |terms: PolicyTerms| {
+            let choice = points.choose(&terms, None).unwrap();
+            choice.is_left_to_the_model()
+        };
+        let none = PolicyTerms::default();
+        assert!(is_the_models(none.clone()));
+        for terms in [
+            PolicyTerms {
+                spec: Some("fixed:1".to_owned()),
+                ..none.clone()
+            },
+            PolicyTerms {
+                speedup: Some(2.0),
+                ..none.clone()
+            },
+            PolicyTerms {
+                min_accuracy: Some(0.1),
+                ..none.clone()
+            },
+            PolicyTerms {
+                max_depth: Some(1),
+                ..none
+            },
+        ] {
+            assert!(!is_the_models(terms.clone()), "{terms:?}");
+        }
     }
 }

@@ -106,7 +106,7 @@ pub(crate) async fn answer(
         .collect();
     let mut outcomes = Vec::with_capacity(count);
     for receiver in receivers {
-        outcomes.push(receive(receiver, terms).await?);
+        outcomes.push(receive(receiver, model, terms).await?);
     }
     let at = Instant::now();
     let slo = station.points.governor().map(|governor| governor.slo());
@@ -126,6 +126,8 @@ pub(crate) async fn answer(
 type Reply = Result<Outcome, Refusal>;
 
 const STOPPED: &str = "the engine has stopped; the log says why";
+
+const TOKENISER_FAILED: &str = "the tokeniser failed on this text";
 
 /// Has a text tokenised and put into the queue.
 fn submit(
@@ -179,7 +181,7 @@ fn submit(
 }
 
 /// Waits for an answer until the deadline.
-async fn receive(receiver: oneshot::Receiver<Reply>, terms: &Terms) -> Reply {
+async fn receive(receiver: oneshot::Receiver<Reply>, model: &Model, terms: &Terms) -> Reply {
     let received = match terms.deadline() {
         None => receiver.await,
         Some(deadline) => match timeout_at(deadline.into(), receiver).await {
@@ -187,8 +189,13 @@ async fn receive(receiver: oneshot::Receiver<Reply>, terms: &Terms) -> Reply {
             Err(_) => return Err(Refusal::Expired),
         },
     };
-    // The sender is dropped only where the engine's thread has ended.
-    received.unwrap_or_else(|_| Err(Refusal::Backend(STOPPED.to_owned())))
+    // The sender is dropped where the engine's thread has ended, or the tokeniser has panicked.
+    let failed = if model.station.is_alive() {
+        TOKENISER_FAILED
+    } else {
+        STOPPED
+    };
+    received.unwrap_or_else(|_| Err(Refusal::Backend(failed.to_owned())))
 }
 
 impl Model {

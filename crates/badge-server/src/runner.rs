@@ -275,7 +275,9 @@ impl Runner {
         }
         metrics.left(answer.depth);
         let is_early = answer.depth < answer.policy().plan().deepest();
-        if governor.is_some_and(|governor| governor.answered(job.class, is_early)) {
+        // What a request chose for itself says nothing of what the controller chooses.
+        let chooses = governor.filter(|_| job.choice.is_left_to_the_model());
+        if chooses.is_some_and(|governor| governor.answered(job.class, is_early)) {
             self.audit(&job, &answer);
         }
         let outcome = Outcome {

@@ -39,6 +39,9 @@ pub struct ExitCalibration {
     pub split_sha256: String,
     /// Its number of rows.
     pub n: usize,
+    /// The tokens after which a row was cut; none in files of a time when they did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_length: Option<usize>,
     /// The score S.
     pub metric: String,
     /// Score of the deepest exit on the same rows.

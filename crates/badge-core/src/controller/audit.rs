@@ -27,6 +27,15 @@ pub(super) struct Audit {
     alarmed: bool,
 }
 
+/// What an audit has found, which outlives the promise under which it did: the texts are no longer
+/// those of the calibration, whatever is promised of the time.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct AuditMemory {
+    pub(super) audit: Audit,
+    /// The least depth that is still trusted.
+    pub(super) trusted: f64,
+}
+
 /// What the audit has seen.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct AuditReport {

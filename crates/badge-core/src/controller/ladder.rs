@@ -74,6 +74,20 @@ pub enum FixedReason {
         /// The score.
         metric: String,
     },
+    /// The certificate was made of answers that were computed with other numbers.
+    OtherPrecision {
+        /// The numbers of the calibration.
+        calibrated: String,
+        /// Those that are multiplied now.
+        served: String,
+    },
+    /// The certificate was made of texts that were cut at another length.
+    OtherLength {
+        /// The longest text of the calibration, in tokens.
+        calibrated: usize,
+        /// The longest one now.
+        served: usize,
+    },
 }
 
 impl Ladder {
@@ -82,6 +96,14 @@ impl Ladder {
         Self {
             levels: vec![full_level(1.0, None)],
             fixed: Some(FixedReason::NotCalibrated),
+        }
+    }
+
+    /// Full depth and nothing else, of a calibration whose certificate does not hold.
+    pub fn void(calibration: &ExitCalibration, reason: FixedReason) -> Self {
+        Self {
+            levels: vec![full_level(calibration.full_score, None)],
+            fixed: Some(reason),
         }
     }
 
@@ -247,6 +269,18 @@ impl fmt::Display for FixedReason {
                 f,
                 "the score `{metric}` is no mean over rows, so that nothing is certified of it; \
                  leave the floor out, and the certificate's own bound is the floor"
+            ),
+            Self::OtherPrecision { calibrated, served } => write!(
+                f,
+                "the certificate was made with {calibrated}, and the model computes with {served}; \
+                 run `badge calibrate` with --precision {served}, or serve with --precision \
+                 {calibrated}"
+            ),
+            Self::OtherLength { calibrated, served } => write!(
+                f,
+                "the certificate was made of texts of up to {calibrated} tokens, and those served \
+                 have up to {served}; run `badge calibrate` with --max-length {served}, or serve \
+                 with --max-length {calibrated}"
             ),
         }
     }

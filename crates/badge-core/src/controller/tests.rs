@@ -39,6 +39,7 @@ fn calibration() -> ExitCalibration {
         split: "dev".to_owned(),
         split_sha256: String::new(),
         n: 2000,
+        max_length: None,
         metric: "acc".to_owned(),
         full_score: 0.92,
         model_sha256: String::new(),
@@ -397,6 +398,24 @@ fn answers_that_disagree_raise_the_floor_level_by_level() {
     assert!(controller.audit().alarm);
     let command = controller.tick(&load(now + 0.025, 500.0, 0.2));
     assert_eq!((command.depth, command.levels.batch), (1.0, 0));
+}
+
+#[test]
+fn what_the_audit_has_found_outlives_a_controller() {
+    let (mut controller, now) = at_floor();
+    while controller.audited(false).is_none() {}
+    let memory = controller.audit_memory();
+    let settings = Settings::new(2.0 * SLO).unwrap();
+    let mut next = Controller::new(settings, ladder()).with_audit(&memory);
+    assert!(next.audit().alarm);
+    for tick in 0..20 {
+        next.tick(&load(now + 0.05 * f64::from(tick), 5000.0, 2.0));
+    }
+    let command = next.reconsider(&load(now + 1.0, 5000.0, 2.0));
+    assert_eq!(command.levels.batch, 4, "level 5 is no longer trusted");
+    // A ladder of full depth alone has no floor to raise, and forgets nothing.
+    let fixed = Controller::new(settings, Ladder::full_only()).with_audit(&memory);
+    assert_eq!(fixed.audit_memory(), memory);
 }
 
 #[test]

@@ -65,12 +65,14 @@ pub(crate) async fn load(
     } else {
         body::parse(&bytes)?
     };
-    let source = match fields.parameters.directory {
-        Some(directory) => ModelSource::new(name, directory),
-        None => server.catalog.model(Some(&name))?.source.clone(),
-    };
-    let answer = json!({"name": source.name, "state": "READY"});
-    change(&server, move |server| server.catalog.put(&source)).await?;
+    let answer = json!({"name": name, "state": "READY"});
+    if let Some(directory) = fields.parameters.directory {
+        let source = ModelSource::new(name, directory);
+        change(&server, move |server| server.catalog.put(&source)).await?;
+    } else {
+        let old = server.catalog.model(Some(&name))?;
+        change(&server, move |server| server.catalog.renew(&old)).await?;
+    }
     Ok(Json(answer))
 }
 

@@ -132,6 +132,7 @@ pub(crate) fn run(args: &CalibrateArgs, session: Session) -> Result<Verdict> {
         model_sha256: &model_sha256,
         computed_by: &computed_by,
         temperatures: &fitted,
+        max_length: held_out.max_length,
     };
     let calibration = search.calibration(&dev, origin);
     if let Some(calibration) = &calibration {

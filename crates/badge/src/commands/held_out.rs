@@ -96,6 +96,8 @@ pub(super) struct HeldOut {
     official: Option<Split>,
     labels: LabelSpace,
     encoded: EncodedSplit,
+    /// The tokens after which rows were cut.
+    pub(super) max_length: usize,
     model_exits: ModelExits,
 }
 
@@ -154,6 +156,7 @@ impl HeldOut {
             official,
             labels,
             encoded,
+            max_length,
         })
     }
 
