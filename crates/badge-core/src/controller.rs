@@ -10,11 +10,11 @@
 //! `docs/controller.md`.
 //!
 //! ```text
-//! T̂    = max(w, Q d / μ̂) + Ŝ(d)                    predicted sojourn
+//! T̂    = max(w, Q d / μ̂) + Ŝ(d)                    predicted sojourn, at the level that runs
 //! T*   = σ · SLO                                    what it is steered at
 //! d_fb = a feedback loop on T̂ / T*                  fast attack, slow release
-//! d_q  = (T* - s0) μ̂ / Q                            the depth at which the backlog just fits
-//! d    = clip(min(d_fb, d_q), d_floor, 1)
+//! d_q  : Q d / μ̂ + s0 d = T*                        the depth at which the backlog just fits
+//! d    = Θ(clip(min(d_fb, d_q), d_floor, 1))        the next deeper level's
 //! ```
 
 mod audit;
@@ -78,8 +78,7 @@ pub struct Controller {
     standing: StandingQueue,
     set_point: SetPoint,
     audit: Audit,
-    /// The depth of the last tick, which the present state of the queue comes from.
-    depth: f64,
+    /// The levels of the last tick, which the present state of the queue comes from.
     levels: PerClass<usize>,
 }
 
@@ -95,7 +94,6 @@ impl Controller {
             standing: StandingQueue::default(),
             set_point: SetPoint::default(),
             audit: Audit::default(),
-            depth: 1.0,
             levels: PerClass::default(),
         }
     }
@@ -133,12 +131,13 @@ impl Controller {
             self.spent.tick(budget, &self.ladder, spent);
         }
         let measured = (load.sojourn_quantile, slo);
-        self.set_point.tick(load.now, measured, self.depth);
-        let floor = self.floor();
-        let sojourn = sojourn(&load, self.depth, floor);
-        self.feedback.tick(sojourn, self.set_point_seconds(), floor);
+        let depths = self.depths(self.levels);
+        self.set_point.tick(load.now, measured, depths.normal);
+        let sojourn = load.sojourn(&depths);
+        self.feedback
+            .tick(sojourn, self.set_point_seconds(), self.floor());
         let command = self.command(&load);
-        (self.depth, self.levels) = (command.depth, command.levels);
+        self.levels = command.levels;
         let waited = (load.head_age, slo);
         self.standing.tick(load.now, waited, command.at_floor());
         Command {
@@ -190,13 +189,14 @@ impl Controller {
         self.ladder.at_depth(self.trusted)
     }
 
-    /// d_floor in force.
+    /// d_floor in force, which is a level's depth.
     fn floor(&self) -> f64 {
         let floor = self.ladder.levels()[self.floor_level()].depth;
         let budget = self.settings.budget();
-        budget.map_or(floor, |budget| {
+        let floor = budget.map_or(floor, |budget| {
             self.spent.floor(budget, &self.ladder, floor)
-        })
+        });
+        self.ladder.levels()[self.ladder.at_depth(floor)].depth
     }
 
     /// T*, in seconds.
@@ -204,29 +204,56 @@ impl Controller {
         self.set_point.share() * self.settings.slo()
     }
 
-    /// d.
-    fn command_depth(&self, load: &Load, floor: f64) -> f64 {
-        let fitting = load
-            .service
-            .fitting_depth(&load.queued, self.set_point_seconds(), floor);
-        self.feedback.depth().min(fitting).clamp(floor, 1.0)
+    /// The levels of all classes where the law says `depth`.
+    fn levels_at(&self, depth: f64, floor: f64) -> PerClass<usize> {
+        PerClass::from_fn(|class| self.ladder.at_depth(class.depth(depth, floor)))
+    }
+
+    /// What texts run: the depths of their levels, not what the law says between two of them.
+    fn depths(&self, levels: PerClass<usize>) -> PerClass<f64> {
+        PerClass::from_fn(|class| self.ladder.levels()[*levels.of(class)].depth)
+    }
+
+    /// d_q: the greatest depth, from `floor` to 1, at whose levels the backlog is done in time. The
+    /// floor where none is, 1 while the rate is not known.
+    fn fitting_depth(&self, load: &Load, floor: f64) -> f64 {
+        let fits = |depth: f64| {
+            let depths = self.depths(self.levels_at(depth, floor));
+            let fixed = load.service.fixed * depths.normal;
+            load.service.drain_seconds(&load.queued, &depths) + fixed <= self.set_point_seconds()
+        };
+        if load.service.rate <= 0.0 || fits(1.0) {
+            return 1.0;
+        }
+        let (mut fitting, mut exceeding) = (floor, 1.0);
+        // Executed work rises with depth; 50 halvings leave no more than rounding.
+        for _ in 0..50 {
+            let middle = 0.5 * (fitting + exceeding);
+            if fits(middle) {
+                fitting = middle;
+            } else {
+                exceeding = middle;
+            }
+        }
+        fitting
     }
 
     fn command(&self, load: &Load) -> Command {
         let floor = self.floor();
-        let depth = self.command_depth(load, floor);
-        let sojourn = sojourn(load, depth, floor);
-        let set_point = self.set_point_seconds();
-        let level = |class: Class| self.ladder.at_depth(class.depth(depth, floor));
+        let fitting = self.fitting_depth(load, floor);
+        let levels = self.levels_at(self.feedback.depth().min(fitting).clamp(floor, 1.0), floor);
+        let depths = self.depths(levels);
+        let (sojourn, set_point) = (load.sojourn(&depths), self.set_point_seconds());
         let rate = load.service.rate;
         Command {
-            depth,
+            depth: depths.normal,
             floor,
-            levels: PerClass::from_fn(level),
+            floors: self.depths(self.levels_at(floor, floor)),
+            levels,
             sojourn,
             set_point,
             order: self.standing.order(load.now),
-            audit: depth < 1.0 && is_calm(sojourn, set_point),
+            audit: depths.normal < 1.0 && is_calm(sojourn, set_point),
             demand: (rate > 0.0).then(|| (load.arrival_rate / rate).min(f64::MAX)),
             budget_spent: self
                 .settings
@@ -236,12 +263,6 @@ impl Controller {
             service: load.service,
         }
     }
-}
-
-/// T̂, in seconds.
-fn sojourn(load: &Load, depth: f64, floor: f64) -> f64 {
-    let drain = load.service.drain_seconds(&load.queued, depth, floor);
-    load.head_age.max(drain) + load.service.batch_seconds(depth)
 }
 
 /// The page on the controller, whose example is compiled.

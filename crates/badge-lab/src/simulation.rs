@@ -1,7 +1,8 @@
 //! The SLO controller against a model of a server, in simulated time.
 //!
-//! One server takes batches of at most 16 requests; a batch takes 1 ms, and 2 ms more for each
-//! request to full depth (less in proportion to its relative depth). Requests arrive by a
+//! One server takes batches of at most 16 requests; to full depth a batch takes 1 ms, and 2 ms more for
+//! each request; all of it comes block by block, so that a batch to a relative depth takes that
+//! share. Requests arrive by a
 //! [`Pattern`]; a [`Governor`] says how deep they go. It is a model, not a measurement: it says what
 //! the law does when the depth that it commands is the depth that it gets.
 
@@ -25,7 +26,7 @@ use crate::traffic::Pattern;
 /// Requests in a batch, at most.
 pub const BATCH_MAX: usize = 16;
 
-/// Seconds of a batch whatever is in it.
+/// Seconds of a batch to full depth whatever is in it.
 pub const BATCH_SECONDS: f64 = 0.001;
 
 /// Seconds of one request to full depth.
@@ -40,13 +41,13 @@ pub struct Promise {
     pub floor: f64,
 }
 
-/// An SLO that leaves room for batches, and a floor that carries 2.7 times what full depth does.
+/// An SLO that leaves room for batches, and a floor that carries 2.9 times what full depth does.
 pub const PROMISE: Promise = Promise {
     slo: 0.1,
     floor: 0.35,
 };
 
-/// Four times what a lone request takes, and a floor that carries 3.7 times what full depth does.
+/// Four times what a lone request takes, and a floor that carries four times what full depth does.
 pub const TIGHT_PROMISE: Promise = Promise {
     slo: 4.0 * (BATCH_SECONDS + REQUEST_SECONDS),
     floor: 0.25,
@@ -127,7 +128,7 @@ pub struct Outcome {
 
 /// Requests per second that can be answered at a relative depth, in full batches.
 pub fn capacity(depth: f64) -> f64 {
-    BATCH_MAX as f64 / (BATCH_SECONDS + REQUEST_SECONDS * BATCH_MAX as f64 * depth)
+    BATCH_MAX as f64 / (depth * (BATCH_SECONDS + REQUEST_SECONDS * BATCH_MAX as f64))
 }
 
 /// Certified settings from full depth down to `floor` in twentieths, scoring from 0.92 to 0.9: what a

@@ -110,7 +110,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// f32, and texts of any length that five positions have.
+    /// f32, and texts of up to 64 tokens.
     pub(crate) fn served() -> Served {
         Served {
             precision: "f32".to_owned(),

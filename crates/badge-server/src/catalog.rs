@@ -15,7 +15,8 @@ pub(crate) struct Catalog {
     metrics: Arc<Metrics>,
     /// In the order of the command line; the first answers where a request names none.
     models: RwLock<Arc<Vec<Arc<Model>>>>,
-    /// Held while a model is loaded: packing takes all threads.
+    /// Held while a model is loaded or let go: packing takes all threads, and a name, its place and
+    /// its metrics are one model's.
     loading: Mutex<()>,
 }
 
@@ -98,16 +99,18 @@ impl Catalog {
     /// As [`Model::load`], and [`Error::Overtaken`].
     pub(crate) fn renew(&self, old: &Arc<Model>) -> Result<()> {
         let turn = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
-        let model = Arc::new(Model::load(&old.source, &self.settings, &self.metrics)?);
-        let has_place = self.change(|models| {
-            let place = models.iter_mut().find(|place| Arc::ptr_eq(place, old));
-            place.map(|place| take_place(place, &model)).is_some()
-        });
-        drop(turn);
-        if !has_place {
+        // Nobody takes its place before it is its turn again.
+        if !self.models().iter().any(|model| Arc::ptr_eq(model, old)) {
             let model = old.source.name.clone();
             return Err(Error::Overtaken { model });
         }
+        let model = Arc::new(Model::load(&old.source, &self.settings, &self.metrics)?);
+        self.change(|models| {
+            if let Some(place) = models.iter_mut().find(|place| Arc::ptr_eq(place, old)) {
+                take_place(place, &model);
+            }
+        });
+        drop(turn);
         announce(&model, "loaded");
         Ok(())
     }
@@ -136,21 +139,24 @@ impl Catalog {
         first_error.map_or(Ok(()), Err)
     }
 
-    /// Lets a model go; its last requests are still answered.
+    /// Lets a model go; its last requests are still answered. Waits for what is being loaded.
     ///
     /// # Errors
     /// When there is no such model, or no other one.
     pub(crate) fn remove(&self, name: &str) -> Result<(), Refusal> {
-        self.change(|models| {
+        let turn = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone = self.change(|models| {
             let place = models.iter().position(|model| model.source.name == name);
             let place = place.ok_or_else(|| unknown(name, models))?;
             if models.len() == 1 {
                 let problem = "it is the only model; load another one first, or stop the server";
                 return Err(Refusal::Validation(format!("model `{name}`: {problem}")));
             }
-            models.remove(place);
-            Ok(())
+            Ok(models.remove(place))
         })?;
+        let exits = gone.facts.config.exits();
+        self.metrics.forget(name, exits.exits.depths());
+        drop(turn);
         tracing::info!(model = name, "let go");
         Ok(())
     }
@@ -208,7 +214,7 @@ impl From<Error> for Refusal {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::fs;
     use std::path::Path;
     use std::sync::Barrier;
@@ -219,7 +225,7 @@ mod tests {
     use super::*;
 
     /// A folder with a tiny model.
-    fn folder() -> TempDir {
+    pub(crate) fn folder() -> TempDir {
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures");
         let folder = TempDir::new().unwrap();
         for file in [
@@ -233,7 +239,7 @@ mod tests {
         folder
     }
 
-    fn catalog(folder: &TempDir, names: &[&str]) -> Catalog {
+    pub(crate) fn catalog(folder: &TempDir, names: &[&str]) -> Catalog {
         let source = |name: &&str| ModelSource::new(*name, folder.path());
         let sources: Vec<_> = names.iter().map(source).collect();
         let settings = ModelSettings {

@@ -55,14 +55,15 @@ struct State {
 /// What a governor is told at a tick.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct Observed {
-    /// Tokens that wait or have blocks yet to run, by class, in full-depth units.
+    /// Tokens ahead of a text of class `normal` that comes now, by class, in full-depth units.
     pub(crate) queued: PerClass<f64>,
-    /// How long the text that has waited longest has been waiting.
+    /// How long the text that has waited longest has been waiting, of those that are promised a
+    /// time.
     pub(crate) oldest: Duration,
     /// Tokens that have come since the start.
     pub(crate) tokens_arrived: f64,
-    /// Tokens that are in the engine.
-    pub(crate) tokens_live: f64,
+    /// Tokens of the next batch.
+    pub(crate) batch: f64,
 }
 
 impl Governor {
@@ -113,6 +114,11 @@ impl Governor {
     /// The promised time.
     pub(crate) fn slo(&self) -> Duration {
         Duration::from_secs_f64(self.state().controller.settings().slo())
+    }
+
+    /// Within how long a text of class `normal` is due: what is promised.
+    pub(crate) fn horizon(&self) -> Duration {
+        Duration::from_secs_f64(self.command().slo)
     }
 
     /// The score that was asked for, if one was.
@@ -166,10 +172,9 @@ impl Governor {
         Arc::clone(&self.policies[level])
     }
 
-    /// Whether a text is let in behind `queued` work.
-    pub(crate) fn admit(&self, queued: &PerClass<f64>, slack: Option<Duration>) -> Admission {
-        let slack = slack.map(|slack| slack.as_secs_f64());
-        self.command().admit(queued, slack)
+    /// Whether texts are let in behind `queued` work.
+    pub(crate) fn admit(&self, queued: &PerClass<f64>, ask: &Ask) -> Admission {
+        self.command().admit(queued, ask)
     }
 
     /// Which end of a class's queue is served.
@@ -186,7 +191,7 @@ impl Governor {
         if service.per_work <= 0.0 {
             return usize::MAX;
         }
-        let in_time = (ENGINE_SHARE * command.slo - service.fixed) / (service.per_work * depth);
+        let in_time = (ENGINE_SHARE * command.slo / depth - service.fixed) / service.per_work;
         let worthwhile = service.fixed / service.per_work;
         in_time.max(worthwhile) as usize
     }
@@ -232,12 +237,12 @@ impl Governor {
         self.state().next_tick
     }
 
-    /// One tick. `latencies` gives the latest sojourn times in seconds, when it is asked.
+    /// One tick. `sojourns` gives the latest sojourn times in seconds, when it is asked.
     pub(crate) fn tick(
         &self,
         now: Instant,
         observed: &Observed,
-        latencies: impl FnOnce() -> Vec<f64>,
+        sojourns: impl FnOnce() -> Vec<f64>,
     ) -> Command {
         let mut state = self.state();
         let state = &mut *state;
@@ -245,18 +250,24 @@ impl Governor {
         state.next_tick = now + Duration::from_secs_f64(tick);
         if now >= state.next_quantile {
             state.next_quantile = now + QUANTILE_PERIOD;
-            state.quantile = quantile(latencies());
+            state.quantile = quantile(sojourns());
         }
         state.follow_arrivals(now, observed.tokens_arrived);
-        let command = state.controller.tick(&Load {
-            now: now.duration_since(state.start).as_secs_f64(),
-            queued: observed.queued,
-            head_age: observed.oldest.as_secs_f64(),
-            service: state.service.service(observed.tokens_live.max(1.0)),
-            arrival_rate: state.arrival_rate,
+        let load = Load {
             answered: std::mem::take(&mut state.answered),
             sojourn_quantile: state.quantile,
-        });
+            ..state.load(now, observed)
+        };
+        self.publish(state.controller.tick(&load))
+    }
+
+    /// What the command is between two ticks: the backlog may have grown.
+    pub(crate) fn reconsider(&self, now: Instant, observed: &Observed) -> Command {
+        let state = self.state();
+        self.publish(state.controller.reconsider(&state.load(now, observed)))
+    }
+
+    fn publish(&self, command: Command) -> Command {
         *self.command.write().unwrap_or_else(PoisonError::into_inner) = command;
         command
     }
@@ -267,6 +278,17 @@ impl Governor {
 }
 
 impl State {
+    fn load(&self, now: Instant, observed: &Observed) -> Load {
+        Load {
+            now: now.saturating_duration_since(self.start).as_secs_f64(),
+            queued: observed.queued,
+            head_age: observed.oldest.as_secs_f64(),
+            service: self.service.service(observed.batch),
+            arrival_rate: self.arrival_rate,
+            ..Load::default()
+        }
+    }
+
     /// λ̂, over about a second.
     fn follow_arrivals(&mut self, now: Instant, arrived: f64) {
         let seconds = now.duration_since(self.arrived.1).as_secs_f64();
@@ -324,7 +346,7 @@ mod tests {
                     normal: waiting,
                     ..PerClass::default()
                 },
-                tokens_live: 100.0,
+                batch: 100.0,
                 ..Observed::default()
             };
             governor.tick(*start, &observed, Vec::new);
@@ -358,11 +380,38 @@ mod tests {
             ..PerClass::default()
         };
         // 20000 tokens at a fifth of the depth are 0.8 s.
-        let refused = governor.admit(&behind(20_000.0), None);
+        let none = Ask::default();
+        let refused = governor.admit(&behind(20_000.0), &none);
         assert!(matches!(refused, Admission::Refuse { retry_after: 1 }));
-        assert_eq!(governor.admit(&behind(100.0), None), Admission::Admit);
-        let patient = governor.admit(&behind(20_000.0), Some(Duration::from_secs(5)));
+        assert_eq!(governor.admit(&behind(100.0), &none), Admission::Admit);
+        let patient = Ask {
+            class: Class::Batch,
+            slack: Some(5.0),
+            ..none
+        };
+        let patient = governor.admit(&behind(20_000.0), &patient);
         assert_eq!(patient, Admission::Admit);
+    }
+
+    #[test]
+    fn between_two_ticks_depth_follows_a_backlog_that_grows() {
+        let governor = governor(None);
+        let mut now = Instant::now();
+        assert_eq!(ticks(&governor, &mut now, 4, 0.0), "full");
+        let observed = Observed {
+            queued: PerClass {
+                normal: 2000.0,
+                ..PerClass::default()
+            },
+            batch: 100.0,
+            ..Observed::default()
+        };
+        governor.reconsider(now, &observed);
+        let policy = |governor: &Governor| governor.policy(&Ask::default()).spec().to_string();
+        assert_eq!(policy(&governor), "fixed:1");
+        // It was no tick: nothing has been learnt.
+        governor.reconsider(now, &Observed::default());
+        assert_eq!(policy(&governor), "full");
     }
 
     #[test]

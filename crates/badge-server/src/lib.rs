@@ -9,11 +9,13 @@
 //!
 //! [`Server`] holds all of it; [`http::app`] is the router that tests call without a socket.
 
+mod account;
 mod calibrated;
 mod catalog;
 mod error;
 mod governor;
 pub mod http;
+mod incoming;
 mod metrics;
 mod model;
 mod operating_points;

@@ -139,10 +139,11 @@ impl Model {
                 source: problem,
             })?;
         }
+        let activation = activation(&config, directory)?;
         let of_model = metrics.of_model(&source.name, config.exits().exits.depths());
         let station = Arc::new(Station::new(points, of_model));
         let facts = Facts {
-            activation: activation(&config, directory)?,
+            activation,
             length_max,
             precision: served.precision,
             instruction_set: engine.isa().name(),

@@ -1,17 +1,25 @@
 //! Texts that wait for the engine, the most urgent first.
 
-use std::cmp::Ordering;
-use std::collections::BinaryHeap;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use badge_core::controller::{Class, PerClass, QueueOrder};
 use badge_engine::Answer;
 use badge_tasks::Encoding;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::operating_points::Choice;
 use crate::refusal::Refusal;
+
+/// Texts over which the mean length is taken.
+const MEAN_TEXTS: f64 = 100.0;
+
+/// Audits that wait at most: more of them are only older.
+const AUDITS_MAX: usize = 64;
 
 /// One text on its way to the engine.
 #[derive(Debug)]
@@ -23,8 +31,10 @@ pub(crate) struct Job {
     pub(crate) due: Instant,
     /// After which an answer is worth nothing, if the caller said so.
     pub(crate) deadline: Option<Instant>,
-    /// When it came to the queue.
+    /// When it was handed in, to be tokenised first.
     pub(crate) arrival: Instant,
+    /// When it came to the queue.
+    pub(crate) queued: Instant,
     /// How long it was tokenised.
     pub(crate) tokenization: Duration,
     pub(crate) class: Class,
@@ -34,8 +44,11 @@ pub(crate) struct Job {
 /// Who is told the outcome of a job.
 #[derive(Debug)]
 pub(crate) enum AnswerTo {
-    /// A caller.
-    Caller(oneshot::Sender<Result<Outcome, Refusal>>),
+    /// A caller, and the room that the text takes until then.
+    Caller(
+        oneshot::Sender<Result<Outcome, Refusal>>,
+        Option<OwnedSemaphorePermit>,
+    ),
     /// The audit: the deepest exit is asked what it would have said in the place of this answer.
     Audit {
         /// The early answer's class, or label for label whether it applies.
@@ -46,7 +59,9 @@ pub(crate) enum AnswerTo {
 impl AnswerTo {
     /// Tells the outcome to a caller. One that has gone does not hear it.
     pub(crate) fn tell(self, outcome: Result<Outcome, Refusal>) {
-        if let Self::Caller(reply) = self {
+        if let Self::Caller(reply, room) = self {
+            // Who hears of it may come again at once.
+            drop(room);
             let _ = reply.send(outcome);
         }
     }
@@ -62,25 +77,11 @@ pub(crate) struct Outcome {
     pub(crate) compute: Duration,
 }
 
-/// Why a job need not be computed any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Dead {
-    /// Its caller has gone.
-    Abandoned,
-    /// Its deadline has passed.
-    Expired,
-}
-
 impl Job {
-    /// Whether nobody wants the answer any more.
-    pub(crate) fn dead(&self, now: Instant) -> Option<Dead> {
-        if let AnswerTo::Caller(reply) = &self.answer_to
-            && reply.is_closed()
-        {
-            return Some(Dead::Abandoned);
-        }
-        let passed = self.deadline.is_some_and(|deadline| deadline <= now);
-        passed.then_some(Dead::Expired)
+    /// Whether nobody wants the answer any more: its deadline has passed, or its caller has gone.
+    pub(crate) fn is_dead(&self, now: Instant) -> bool {
+        let is_late = self.deadline.is_some_and(|deadline| deadline <= now);
+        is_late || matches!(&self.answer_to, AnswerTo::Caller(reply, _) if reply.is_closed())
     }
 }
 
@@ -89,12 +90,14 @@ impl Job {
 pub(crate) struct Pressure {
     pub(crate) requests: usize,
     pub(crate) tokens: usize,
-    /// The tokens by class.
-    pub(crate) tokens_by_class: PerClass<f64>,
+    /// Age of the text that has waited longest, of those that nobody waits for too.
+    pub(crate) oldest: Duration,
+    /// The same of those that are promised a time.
+    pub(crate) oldest_promised: Duration,
     /// Tokens that have come since the start.
     pub(crate) tokens_arrived: u64,
-    /// Age of the job that has waited longest.
-    pub(crate) oldest: Duration,
+    /// Tokens of a text in the mean of the latest.
+    pub(crate) text_tokens: f64,
 }
 
 /// Jobs by urgency.
@@ -104,43 +107,28 @@ pub(crate) struct Queue {
     wake: Condvar,
 }
 
+/// When a job is due, and its number, which keeps equals in order.
+type Place = (Instant, u64);
+
 #[derive(Debug, Default)]
 struct Waiting {
-    jobs: BinaryHeap<Entry>,
+    lines: PerClass<Line>,
+    /// They wait for a calm moment, and nobody for them.
+    audits: VecDeque<Job>,
     arrivals: u64,
-    tokens: PerClass<usize>,
     tokens_arrived: u64,
+    text_tokens: f64,
     closed: bool,
 }
 
-/// A job with its number, which keeps equals in order.
-#[derive(Debug)]
-struct Entry {
-    number: u64,
-    job: Job,
+/// The jobs of one class.
+#[derive(Debug, Default)]
+struct Line {
+    jobs: BTreeMap<Place, Job>,
+    /// When they were handed in.
+    arrivals: BTreeSet<Place>,
+    tokens: usize,
 }
-
-impl Ord for Entry {
-    /// The greatest is the one to be taken next.
-    fn cmp(&self, other: &Self) -> Ordering {
-        let by_due = other.job.due.cmp(&self.job.due);
-        by_due.then(other.number.cmp(&self.number))
-    }
-}
-
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Entry {}
 
 impl Queue {
     /// Adds a job, or gives it back when the queue is closed.
@@ -149,16 +137,30 @@ impl Queue {
         if waiting.closed {
             return Err(Box::new(job));
         }
-        waiting.tokens_arrived += job.encoding.len() as u64;
+        waiting.count(job.encoding.len());
         waiting.add(job);
         drop(waiting);
         self.wake.notify_one();
         Ok(())
     }
 
+    /// Adds a job of the audit, unless there are better things to do.
+    pub(crate) fn push_audit(&self, job: Job) {
+        let mut waiting = self.lock();
+        if !waiting.closed && waiting.audits.len() < AUDITS_MAX {
+            waiting.audits.push_back(job);
+            drop(waiting);
+            self.wake.notify_one();
+        }
+    }
+
     /// Puts a job back that the engine had no room for.
     pub(crate) fn put_back(&self, job: Job) {
-        self.lock().add(job);
+        let mut waiting = self.lock();
+        match job.answer_to {
+            AnswerTo::Caller(..) => waiting.add(job),
+            AnswerTo::Audit { .. } => waiting.audits.push_front(job),
+        }
     }
 
     /// The most urgent job, or the newest where that is all that can still be in time.
@@ -181,6 +183,22 @@ impl Queue {
         }
     }
 
+    /// Forgets the jobs whose answers nobody wants any more, so that they take no room.
+    pub(crate) fn sweep(&self, now: Instant) {
+        let mut waiting = self.lock();
+        let mut dead = Vec::new();
+        for class in Class::ALL {
+            let line = waiting.lines.of_mut(class);
+            let places = line.jobs.iter().filter(|(_, job)| job.is_dead(now));
+            let places: Vec<Place> = places.map(|(place, _)| *place).collect();
+            dead.extend(places.iter().filter_map(|place| line.remove(place)));
+        }
+        drop(waiting);
+        for job in dead {
+            job.answer_to.tell(Err(Refusal::Expired));
+        }
+    }
+
     /// Takes no more jobs. Those that wait are still given out.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
@@ -191,31 +209,49 @@ impl Queue {
     pub(crate) fn abort(&self) {
         let mut waiting = self.lock();
         waiting.closed = true;
-        let jobs = std::mem::take(&mut waiting.jobs);
-        waiting.tokens = PerClass::default();
+        let jobs = (
+            std::mem::take(&mut waiting.lines),
+            std::mem::take(&mut waiting.audits),
+        );
         drop(waiting);
         drop(jobs);
+    }
+
+    /// Tokens that are taken before a job that is due then, by class.
+    pub(crate) fn ahead(&self, due: Instant) -> PerClass<f64> {
+        let waiting = self.lock();
+        PerClass::from_fn(|class| waiting.lines.of(class).tokens_before(due) as f64)
     }
 
     /// How much waits, and how long.
     pub(crate) fn pressure(&self, now: Instant) -> Pressure {
         let waiting = self.lock();
-        // An audit waits for a calm moment, and nobody for it.
-        let with_caller = |entry: &&Entry| matches!(entry.job.answer_to, AnswerTo::Caller(_));
-        let jobs = waiting.jobs.iter().filter(with_caller);
-        let oldest = jobs.map(|entry| entry.job.arrival).min();
+        let lines = Class::ALL.map(|class| (class, waiting.lines.of(class)));
+        let age = |line: &Line| {
+            let oldest = line.arrivals.first();
+            oldest.map_or(Duration::ZERO, |(at, _)| now.saturating_duration_since(*at))
+        };
+        let ages = lines.iter().map(|(_, line)| age(line));
+        let promised = lines.iter().filter(|(class, _)| *class != Class::Batch);
         Pressure {
-            requests: waiting.jobs.len(),
-            tokens: Class::ALL
-                .iter()
-                .map(|class| waiting.tokens.of(*class))
-                .sum(),
-            tokens_by_class: PerClass::from_fn(|class| *waiting.tokens.of(class) as f64),
+            requests: lines.iter().map(|(_, line)| line.jobs.len()).sum(),
+            tokens: lines.iter().map(|(_, line)| line.tokens).sum(),
+            oldest: ages.max().unwrap_or_default(),
+            oldest_promised: promised
+                .map(|(_, line)| age(line))
+                .max()
+                .unwrap_or_default(),
             tokens_arrived: waiting.tokens_arrived,
-            oldest: oldest.map_or(Duration::ZERO, |oldest| {
-                now.saturating_duration_since(oldest)
-            }),
+            text_tokens: waiting.text_tokens,
         }
+    }
+
+    /// Whether nobody waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        let waiting = self.lock();
+        Class::ALL
+            .iter()
+            .all(|class| waiting.lines.of(*class).jobs.is_empty())
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -225,130 +261,72 @@ impl Queue {
 }
 
 impl Waiting {
+    fn count(&mut self, tokens: usize) {
+        self.tokens_arrived += tokens as u64;
+        let weight = 1.0 / (self.arrivals as f64 + 1.0).min(MEAN_TEXTS);
+        self.text_tokens += weight * (tokens as f64 - self.text_tokens);
+    }
+
     fn add(&mut self, job: Job) {
-        *self.tokens.of_mut(job.class) += job.encoding.len();
         let number = self.arrivals;
         self.arrivals += 1;
-        self.jobs.push(Entry { number, job });
+        self.lines.of_mut(job.class).add(number, job);
     }
 
     fn take(&mut self, order: QueueOrder) -> Option<Job> {
-        let Entry { job, .. } = match order {
-            QueueOrder::Fifo => self.jobs.pop()?,
-            QueueOrder::Lifo => self.take_newest()?,
+        let job = match order {
+            QueueOrder::Fifo => self.take_first(),
+            QueueOrder::Lifo => self.take_newest(),
         };
-        *self.tokens.of_mut(job.class) -= job.encoding.len();
-        Some(job)
+        job.or_else(|| self.audits.pop_front())
+    }
+
+    /// The job that is due first.
+    fn take_first(&mut self) -> Option<Job> {
+        let first = |class: &Class| self.lines.of(*class).jobs.keys().next().copied();
+        let places = Class::ALL
+            .iter()
+            .filter_map(|class| Some((first(class)?, *class)));
+        let (place, class) = places.min()?;
+        self.lines.of_mut(class).remove(&place)
     }
 
     /// The newest of the most urgent class. Rare, and there are no more jobs than may be on their
     /// way.
-    fn take_newest(&mut self) -> Option<Entry> {
-        let mut entries = std::mem::take(&mut self.jobs).into_vec();
-        let newest = (entries.iter().enumerate())
-            .max_by_key(|(_, entry)| (entry.job.class, entry.job.arrival, entry.number))
-            .map(|(index, _)| index);
-        let taken = newest.map(|index| entries.swap_remove(index));
-        self.jobs = entries.into();
-        taken
+    fn take_newest(&mut self) -> Option<Job> {
+        let mut classes = Class::ALL.into_iter().rev();
+        let class = classes.find(|class| !self.lines.of(*class).jobs.is_empty())?;
+        let line = self.lines.of_mut(class);
+        let newest = line
+            .jobs
+            .iter()
+            .max_by_key(|((_, number), job)| (job.arrival, *number));
+        let place = *newest?.0;
+        line.remove(&place)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A job of so many tokens that is due after so many milliseconds.
-    fn job(start: Instant, tokens: u32, due_ms: u64) -> (Job, impl Sized) {
-        let (reply, receiver) = oneshot::channel();
-        let job = Job {
-            encoding: Encoding {
-                ids: vec![1; tokens as usize],
-                type_ids: vec![0; tokens as usize],
-            },
-            choice: Choice::default(),
-            due: start + Duration::from_millis(due_ms),
-            deadline: None,
-            arrival: start,
-            tokenization: Duration::ZERO,
-            class: Class::Normal,
-            answer_to: AnswerTo::Caller(reply),
-        };
-        (job, receiver)
+impl Line {
+    fn add(&mut self, number: u64, job: Job) {
+        self.tokens += job.encoding.len();
+        self.arrivals.insert((job.arrival, number));
+        self.jobs.insert((job.due, number), job);
     }
 
-    #[test]
-    fn the_most_urgent_is_taken_first_and_equals_in_their_order() {
-        let (queue, start) = (Queue::default(), Instant::now());
-        let mut receivers = Vec::new();
-        for (tokens, due) in [(1, 50), (2, 10), (3, 50), (4, 10), (5, 20)] {
-            let (job, receiver) = job(start, tokens, due);
-            receivers.push(receiver);
-            queue.push(job).unwrap();
+    fn remove(&mut self, place: &Place) -> Option<Job> {
+        let job = self.jobs.remove(place)?;
+        self.tokens -= job.encoding.len();
+        self.arrivals.remove(&(job.arrival, place.1));
+        Some(job)
+    }
+
+    /// Tokens of those that are due no later. Mostly all are or none is.
+    fn tokens_before(&self, due: Instant) -> usize {
+        let last = self.jobs.keys().next_back();
+        if last.is_some_and(|(last, _)| *last <= due) {
+            return self.tokens;
         }
-        let now = start + Duration::from_millis(7);
-        let pressure = queue.pressure(now);
-        assert_eq!((pressure.requests, pressure.tokens), (5, 15));
-        assert_eq!(pressure.oldest, Duration::from_millis(7));
-        assert_eq!(
-            (pressure.tokens_by_class.normal, pressure.tokens_arrived),
-            (15.0, 15)
-        );
-        let order: Vec<_> = std::iter::from_fn(|| queue.pop(QueueOrder::Fifo))
-            .map(|job| job.encoding.len())
-            .collect();
-        assert_eq!(order, [2, 4, 5, 1, 3]);
-        let nothing = Pressure {
-            tokens_arrived: 15,
-            ..Pressure::default()
-        };
-        assert_eq!(queue.pressure(now), nothing);
-    }
-
-    #[test]
-    fn where_a_queue_stands_the_newest_of_the_most_urgent_class_comes_first() {
-        let (queue, start) = (Queue::default(), Instant::now());
-        let mut receivers = Vec::new();
-        for (tokens, class) in [
-            (1, Class::High),
-            (2, Class::Normal),
-            (3, Class::High),
-            (4, Class::Batch),
-        ] {
-            let (mut job, receiver) = job(start, tokens, 0);
-            job.class = class;
-            job.arrival += Duration::from_millis(u64::from(tokens));
-            receivers.push(receiver);
-            queue.push(job).unwrap();
-        }
-        let order: Vec<_> = std::iter::from_fn(|| queue.pop(QueueOrder::Lifo))
-            .map(|job| job.encoding.len())
-            .collect();
-        assert_eq!(order, [3, 1, 2, 4]);
-    }
-
-    #[test]
-    fn a_closed_queue_gives_out_what_it_has_and_takes_no_more() {
-        let (queue, start) = (Queue::default(), Instant::now());
-        let (first, _kept) = job(start, 3, 0);
-        queue.push(first).unwrap();
-        queue.close();
-        let (second, _kept) = job(start, 3, 0);
-        assert!(queue.push(second).is_err());
-        assert!(queue.wait().is_some());
-        assert!(queue.wait().is_none());
-    }
-
-    #[test]
-    fn a_job_is_dead_when_its_caller_has_gone_or_its_deadline_has_passed() {
-        let start = Instant::now();
-        let (mut waiting, receiver) = job(start, 1, 0);
-        assert_eq!(waiting.dead(start), None);
-        waiting.deadline = Some(start + Duration::from_millis(5));
-        assert_eq!(waiting.dead(start), None);
-        let later = start + Duration::from_millis(5);
-        assert_eq!(waiting.dead(later), Some(Dead::Expired));
-        drop(receiver);
-        assert_eq!(waiting.dead(later), Some(Dead::Abandoned));
+        let before = self.jobs.range(..=(due, u64::MAX));
+        before.map(|(_, job)| job.encoding.len()).sum()
     }
 }

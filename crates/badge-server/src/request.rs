@@ -3,15 +3,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use badge_core::controller::{Admission, Class};
+use badge_core::controller::{Admission, Ask, Class};
 use badge_tasks::{Encoding, Example, Overlong};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::timeout_at;
 
-use crate::metrics::RecentAnswer;
+use crate::account::Account;
+use crate::incoming::Entrance;
+use crate::metrics::Shed;
 use crate::model::Model;
 use crate::operating_points::Choice;
-use crate::queue::{AnswerTo, Dead, Job, Outcome};
+use crate::queue::{AnswerTo, Job, Outcome};
 use crate::refusal::Refusal;
 use crate::tokenization::TokenizationPool;
 
@@ -41,26 +43,46 @@ pub(crate) struct Terms {
     pub(crate) patience: Option<Duration>,
 }
 
-/// Within how long a text is to be answered that has no deadline: what the queue goes by, not a
-/// promise.
+/// Within how long a text of class `normal` is to be answered where no time is promised: what the
+/// queue goes by.
 const HORIZON: Duration = Duration::from_secs(1);
 
+/// Bytes of a token, about: what is not tokenised yet is counted by its length.
+const BYTES_PER_TOKEN: usize = 4;
+
 impl Terms {
-    /// Until when an answer is wanted, which is the order of the queue.
+    /// Until when an answer is wanted of a text that is handed in at `start`, which is the order of
+    /// the queue; `horizon` is what class `normal` has.
     ///
     /// Each class has a horizon of its own instead of a queue of its own, so that the lowest one
-    /// gets its turn in the end.
-    fn due(&self) -> Instant {
+    /// gets its turn in the end. A deadline makes a text more urgent than its class, never less.
+    fn due(&self, start: Instant, horizon: Duration) -> Instant {
         let horizon = match self.class {
-            Class::High => HORIZON / 4,
-            Class::Normal => HORIZON,
-            Class::Batch => HORIZON * 20,
+            Class::High => horizon / 4,
+            Class::Normal => horizon,
+            Class::Batch => horizon.mul_f64(Class::Batch.patience()),
         };
-        self.arrival + self.patience.unwrap_or(horizon)
+        let due = start + horizon;
+        self.deadline().map_or(due, |deadline| deadline.min(due))
     }
 
     fn deadline(&self) -> Option<Instant> {
         self.patience.map(|patience| self.arrival + patience)
+    }
+}
+
+impl Input {
+    /// About how many tokens it will have.
+    fn tokens(&self, length_max: usize) -> usize {
+        match self {
+            Self::Ids(encoding) => encoding.len(),
+            Self::Text(example) => {
+                let pair = example.pair.as_ref().map_or(0, String::len);
+                let special = 2;
+                let tokens = (example.text.len() + pair) / BYTES_PER_TOKEN + special;
+                tokens.min(length_max)
+            }
+        }
     }
 }
 
@@ -80,46 +102,54 @@ pub(crate) async fn answer(
     if !station.is_alive() {
         return Err(Refusal::Backend(STOPPED.to_owned()));
     }
-    let count = texts.len();
+    let account = Account::open(station, texts.len(), terms.class);
+    let (start, count) = (account.start(), texts.len());
     // All texts of a request come in together or not at all.
     let places = u32::try_from(count).unwrap_or(u32::MAX);
-    let Ok(_room) = Arc::clone(&model.room).try_acquire_many_owned(places) else {
-        station.metrics.refused(count);
-        let retry_after = model.time_to_clear();
-        return Err(Refusal::Overloaded { retry_after });
+    let Ok(room) = Arc::clone(&model.room).try_acquire_many_owned(places) else {
+        return Err(account.refuse(Shed::Concurrency, model.time_to_clear()));
     };
-    if let Some(governor) = station.points.governor() {
-        let now = Instant::now();
-        let waiting = station.queue.pressure(now).tokens_by_class;
-        let slack = terms.deadline().map(|d| d.saturating_duration_since(now));
-        let admission = governor.admit(&station.backlog(&waiting), slack);
-        if let Admission::Refuse { retry_after } = admission {
-            station.metrics.refused_by_controller(count);
-            let retry_after = Duration::from_secs(retry_after);
-            return Err(Refusal::Overloaded { retry_after });
+    let governor = station.points.governor();
+    let horizon = governor.as_ref().map_or(HORIZON, |g| g.horizon());
+    let due = terms.due(start, horizon);
+    if let Some(governor) = governor {
+        let work = texts
+            .iter()
+            .map(|(input, _)| input.tokens(model.facts.length_max));
+        let slack = terms.deadline().map(|d| d.saturating_duration_since(start));
+        let ask = Ask {
+            class: terms.class,
+            slack: slack.map(|slack| slack.as_secs_f64()),
+            work: work.sum::<usize>() as f64,
+            min_accuracy: None,
+        };
+        let ahead = station.ahead(terms.class, due);
+        if let Admission::Refuse { retry_after } = governor.admit(&ahead, &ask) {
+            return Err(account.refuse(Shed::Slo, Duration::from_secs(retry_after)));
         }
     }
     station.metrics.arrived(count);
+    let mut entry = Entry {
+        terms,
+        due,
+        start,
+        room,
+    };
+    let texts = texts.into_iter();
     let receivers: Vec<_> = texts
-        .into_iter()
-        .map(|(input, choice)| submit(model, pool, (input, choice), terms))
+        .map(|text| submit(model, pool, text, &mut entry))
         .collect();
     let mut outcomes = Vec::with_capacity(count);
     for receiver in receivers {
-        outcomes.push(receive(receiver, model, terms).await?);
-    }
-    let at = Instant::now();
-    let slo = station.points.governor().map(|governor| governor.slo());
-    for outcome in &outcomes {
-        if let Some(slo) = slo {
-            station.metrics.kept(at - terms.arrival, slo);
+        match receive(receiver, model, terms).await {
+            Ok(outcome) => outcomes.push(outcome),
+            Err(refusal) => {
+                account.close(Err(&refusal));
+                return Err(refusal);
+            }
         }
-        station.metrics.answered(RecentAnswer {
-            at,
-            latency: at - terms.arrival,
-            depth: outcome.answer.depth,
-        });
     }
+    account.close(Ok(&outcomes));
     Ok(outcomes)
 }
 
@@ -129,48 +159,60 @@ const STOPPED: &str = "the engine has stopped; the log says why";
 
 const TOKENISER_FAILED: &str = "the tokeniser failed on this text";
 
+/// What the texts of a request have in common when they are let in.
+struct Entry<'a> {
+    terms: &'a Terms,
+    due: Instant,
+    start: Instant,
+    /// A place for each text that has not been submitted yet.
+    room: OwnedSemaphorePermit,
+}
+
 /// Has a text tokenised and put into the queue.
 fn submit(
     model: &Arc<Model>,
     pool: &TokenizationPool,
     (input, choice): (Input, Choice),
-    terms: &Terms,
+    entry: &mut Entry<'_>,
 ) -> oneshot::Receiver<Reply> {
     let (reply, receiver) = oneshot::channel::<Reply>();
-    let model = Arc::clone(model);
-    let (due, deadline) = (terms.due(), terms.deadline());
-    let (class, overlong) = (terms.class, terms.overlong);
+    let length_max = model.facts.length_max;
+    let (class, overlong) = (entry.terms.class, entry.terms.overlong);
+    let entrance = Entrance::new(model, class, input.tokens(length_max));
+    let place = entry.room.split(1);
+    let (due, arrival, deadline) = (entry.due, entry.start, entry.terms.deadline());
     pool.spawn(move || {
         // A caller that has gone costs nothing.
         if reply.is_closed() {
-            model.station.metrics.dead(Dead::Abandoned);
             return;
         }
+        let model = &entrance.model;
         let start = Instant::now();
-        let length_max = model.facts.length_max;
         let encoded = match input {
             Input::Ids(encoding) => Ok(encoding),
             Input::Text(example) => model
                 .tokenizer
                 .encode_within(&example, length_max, overlong),
         };
-        let arrival = Instant::now();
         let encoding = match encoded {
             Ok(encoding) => encoding,
             Err(error) => {
+                drop(place);
                 let _ = reply.send(Err(error.into()));
                 return;
             }
         };
+        let queued = Instant::now();
         let job = Job {
             encoding,
             choice,
             due,
             deadline,
             arrival,
-            tokenization: arrival - start,
+            queued,
+            tokenization: queued - start,
             class,
-            answer_to: AnswerTo::Caller(reply),
+            answer_to: AnswerTo::Caller(reply, place),
         };
         if let Err(job) = model.station.queue.push(job) {
             job.answer_to
@@ -219,25 +261,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urgency_follows_from_deadline_then_class() {
-        let arrival = Instant::now();
+    fn urgency_follows_from_class_and_a_deadline_only_adds_to_it() {
+        let start = Instant::now();
+        let horizon = Duration::from_millis(400);
         let due = |class, patience_ms: Option<u64>| {
             let terms = Terms {
                 overlong: Overlong::CutEnd,
                 class,
-                arrival,
+                arrival: start,
                 patience: patience_ms.map(Duration::from_millis),
             };
-            terms.due() - arrival
+            (terms.due(start, horizon) - start).as_millis()
         };
-        let order = [
-            due(Class::Batch, Some(40)),
-            due(Class::High, None),
-            due(Class::Normal, None),
-            due(Class::Batch, None),
-        ];
-        assert!(order.is_sorted(), "{order:?}");
-        // Whoever has waited long enough is before those that have just come.
-        assert!(due(Class::Batch, None) < HORIZON * 21);
+        for (class, patience_ms, ms) in [
+            (Class::High, None, 100),
+            (Class::High, Some(15_000), 100),
+            (Class::Normal, None, 400),
+            (Class::Normal, Some(15_000), 400),
+            (Class::Normal, Some(40), 40),
+            // Whoever has waited long enough is before those that have just come.
+            (Class::Batch, None, 8000),
+            (Class::Batch, Some(60_000), 8000),
+            (Class::Batch, Some(5000), 5000),
+        ] {
+            assert_eq!(due(class, patience_ms), ms, "{class} {patience_ms:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_tokenised_yet_is_counted_by_its_length() {
+        let text = Input::from(Example::of_pair("a".repeat(100), "b".repeat(60)));
+        assert_eq!((text.tokens(512), text.tokens(30)), (42, 30));
+        let ids = Input::Ids(Encoding {
+            ids: vec![2; 9],
+            type_ids: vec![0; 9],
+        });
+        assert_eq!(ids.tokens(512), 9);
     }
 }

@@ -4,11 +4,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use badge_core::controller::{Class, PerClass, QueueOrder};
+use badge_core::controller::{Ask, Class, Command, PerClass, QueueOrder};
 use badge_core::distribution::{BinaryDistribution, Prediction};
 use badge_engine::{Admission, Answer, Engine, Finished, TokenIds};
 
 use crate::governor::{Governor, Observed};
+use crate::incoming::Incoming;
 use crate::metrics::ModelMetrics;
 use crate::operating_points::{Choice, OperatingPoints};
 use crate::queue::{AnswerTo, Job, Outcome, Queue};
@@ -23,6 +24,8 @@ pub(crate) struct Station {
     pub(crate) queue: Queue,
     pub(crate) points: OperatingPoints,
     pub(crate) metrics: ModelMetrics,
+    /// What is being tokenised.
+    pub(crate) incoming: Incoming,
     /// What the thread has taken from the queue and not answered.
     in_engine: Mutex<InEngine>,
     /// Whether the thread has stopped because the engine failed.
@@ -35,6 +38,7 @@ impl Station {
             queue: Queue::default(),
             points,
             metrics,
+            incoming: Incoming::default(),
             in_engine: Mutex::default(),
             failed: AtomicBool::new(false),
         }
@@ -48,27 +52,47 @@ impl Station {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Work that waits or has begun, by class, as if all of it went to full depth.
-    pub(crate) fn backlog(&self, waiting: &PerClass<f64>) -> PerClass<f64> {
-        let begun = self.in_engine().work;
-        PerClass::from_fn(|class| waiting.of(class) + begun.of(class))
+    /// Work that is done before a text of this class which is due then, by class, as if all of it
+    /// went to full depth: what has begun, what waits, and what is being tokenised.
+    pub(crate) fn ahead(&self, class: Class, due: Instant) -> PerClass<f64> {
+        let (begun, waiting) = (self.in_engine().work, self.queue.ahead(due));
+        let incoming = self.incoming.tokens();
+        PerClass::from_fn(|of| {
+            let incoming = if of < class { 0.0 } else { *incoming.of(of) };
+            begun.of(of) + waiting.of(of) + incoming
+        })
+    }
+
+    /// What the model's controller is told of.
+    fn observed(&self, governor: &Governor, now: Instant) -> Observed {
+        let pressure = self.queue.pressure(now);
+        let due = now + governor.horizon();
+        Observed {
+            queued: self.ahead(Class::Normal, due),
+            oldest: pressure.oldest_promised,
+            tokens_arrived: pressure.tokens_arrived as f64,
+            // Where the engine is empty the next batch is one text.
+            batch: (self.in_engine().tokens as f64).max(pressure.text_tokens),
+        }
     }
 
     /// One tick of the model's controller.
     pub(crate) fn tick(&self, governor: &Governor, now: Instant) {
-        let pressure = self.queue.pressure(now);
-        let observed = Observed {
-            queued: self.backlog(&pressure.tokens_by_class),
-            oldest: pressure.oldest,
-            tokens_arrived: pressure.tokens_arrived as f64,
-            tokens_live: self.in_engine().tokens as f64,
-        };
+        let observed = self.observed(governor, now);
         let before = governor.command();
-        let latencies = || {
-            let latest = self.metrics.latest(now, QUANTILE_WINDOW).into_iter();
-            latest.map(|answer| answer.latency.as_secs_f64()).collect()
-        };
-        let after = governor.tick(now, &observed, latencies);
+        let sojourns = || self.metrics.sojourns(now, QUANTILE_WINDOW);
+        self.changed(&before, &governor.tick(now, &observed, sojourns));
+    }
+
+    /// What the command is at this moment, as texts are about to join the engine.
+    fn reconsider(&self, governor: &Governor) {
+        let now = Instant::now();
+        let before = governor.command();
+        let observed = self.observed(governor, now);
+        self.changed(&before, &governor.reconsider(now, &observed));
+    }
+
+    fn changed(&self, before: &Command, after: &Command) {
         if before.levels != after.levels {
             self.metrics.changed_by_controller();
             tracing::debug!(
@@ -163,6 +187,11 @@ impl Runner {
     /// Lets waiting jobs join as long as there is room.
     fn fill(&mut self) {
         let governor = self.station.points.governor();
+        if let Some(governor) = governor.as_ref()
+            && !self.station.queue.is_empty()
+        {
+            self.station.reconsider(governor);
+        }
         let tokens_max = governor
             .as_ref()
             .map_or(usize::MAX, |g| g.live_tokens_max());
@@ -175,13 +204,14 @@ impl Runner {
                 break;
             }
         }
+        // What has left the queue is in here.
+        self.publish();
     }
 
     /// Lets a job join unless nobody wants its answer. False when there was no room.
     fn admit(&mut self, job: Job) -> bool {
         let now = Instant::now();
-        if let Some(dead) = job.dead(now) {
-            self.station.metrics.dead(dead);
+        if job.is_dead(now) {
             job.answer_to.tell(Err(Refusal::Expired));
             return true;
         }
@@ -192,8 +222,13 @@ impl Runner {
             self.station.queue.put_back(job);
             return false;
         };
-        let slack = job.deadline.map(|deadline| (deadline - now).as_secs_f64());
-        let policy = self.station.points.resolve(&job.choice, job.class, slack);
+        let ask = Ask {
+            class: job.class,
+            slack: job.deadline.map(|deadline| (deadline - now).as_secs_f64()),
+            work: job.encoding.len() as f64,
+            min_accuracy: None,
+        };
+        let policy = self.station.points.resolve(&job.choice, ask);
         let tokens = TokenIds {
             ids: &job.encoding.ids,
             type_ids: &job.encoding.type_ids,
@@ -284,7 +319,7 @@ impl Runner {
             answer,
             tokens: job.encoding.len(),
             tokenization: job.tokenization,
-            queue: admitted - job.arrival,
+            queue: admitted - job.queued,
             compute: admitted.elapsed(),
         };
         metrics.stages(&outcome);
@@ -297,17 +332,17 @@ impl Runner {
         let audit = Job {
             encoding: job.encoding.clone(),
             choice: Choice::full(&self.station.points),
-            due: now + AUDIT_HORIZON,
+            due: now,
             deadline: None,
             arrival: now,
+            queued: now,
             tokenization: Duration::ZERO,
             class: Class::Batch,
             answer_to: AnswerTo::Audit {
                 decision: decision_of(answer),
             },
         };
-        // A queue that is closed has better things to do.
-        drop(self.station.queue.push(audit));
+        self.station.queue.push_audit(audit);
     }
 
     /// Says what is in the engine.
@@ -325,9 +360,6 @@ impl Runner {
         *place.unwrap_or_else(PoisonError::into_inner) = in_engine;
     }
 }
-
-/// Within how long an audited text is to be computed: behind all others.
-const AUDIT_HORIZON: Duration = Duration::from_mins(1);
 
 /// What an answer comes to: its class, or label for label whether it applies.
 fn decision_of(answer: &Answer) -> Vec<bool> {

@@ -69,6 +69,7 @@ impl Server {
         let now = Instant::now();
         let mut next = now + IDLE_TICK;
         for model in self.catalog.models().iter() {
+            model.station.queue.sweep(now);
             if let Some(governor) = model.station.points.governor() {
                 if governor.next_tick() <= now {
                     model.station.tick(&governor, now);

@@ -1,6 +1,7 @@
 //! Texts to token ids, exactly as Hugging Face's fast tokenisers make them.
 
 pub mod cache;
+mod excerpt;
 mod spelling;
 mod wordpiece;
 
@@ -13,6 +14,8 @@ use tokenizers::{PostProcessor, TruncationParams};
 use crate::error::{Error, Result};
 use crate::file;
 use crate::task::Example;
+
+use excerpt::{End, excerpt};
 
 pub use spelling::{SpecialTokens, Token};
 
@@ -166,7 +169,7 @@ impl Tokenizer {
             problem,
         };
         let library = |error: tokenizers::Error| failed(error.to_string());
-        let (text, pair) = self.plain(example).map_err(library)?;
+        let (text, pair) = self.read(example, max_length, overlong).map_err(library)?;
         let tokens = special + text.len() + pair.as_ref().map_or(0, tokenizers::Encoding::len);
         if overlong == Overlong::Refuse && tokens > max_length {
             return Err(Error::TooLong { tokens, max_length });
@@ -234,6 +237,33 @@ impl Tokenizer {
             .map_or(0, |processor| processor.added_tokens(is_pair))
     }
 
+    /// The tokens of the texts that can be among the first or last `max_length`, without special ones:
+    /// who sends a very long text is not to keep others waiting.
+    fn read(
+        &self,
+        example: &Example,
+        max_length: usize,
+        overlong: Overlong,
+    ) -> tokenizers::Result<Texts> {
+        let Some(excerpt) = excerpt_of(example, max_length, overlong) else {
+            return self.plain(example);
+        };
+        let (text, pair) = self.plain(&excerpt)?;
+        let other = pair.as_ref().map_or(0, tokenizers::Encoding::len);
+        let (cut, other) = if excerpt.text.len() < example.text.len() {
+            (text.len(), other)
+        } else {
+            (other, text.len())
+        };
+        // Not of a tokeniser that makes fewer tokens than words; and which text loses tokens depends
+        // on which is longer.
+        if cut >= max_length && cut > other {
+            Ok((text, pair))
+        } else {
+            self.plain(example)
+        }
+    }
+
     /// The tokens of the texts, without special ones.
     fn plain(&self, example: &Example) -> tokenizers::Result<Texts> {
         let text = self.inner.encode_fast(example.text.as_str(), false)?;
@@ -275,6 +305,29 @@ impl Tokenizer {
             pair.take_overflowing();
         }
         self.inner.post_process(text, pair, true)
+    }
+}
+
+/// The example with what can matter of its one long text; none where that is all. Of two long texts
+/// nothing is left out: which of them keeps a token more is decided by their whole lengths.
+fn excerpt_of(example: &Example, max_length: usize, overlong: Overlong) -> Option<Example> {
+    let end = match overlong {
+        Overlong::Refuse => return None,
+        Overlong::CutEnd => End::First,
+        Overlong::CutBeginning => End::Last,
+    };
+    let text = excerpt(&example.text, max_length, end);
+    let pair = example.pair.as_ref();
+    match (text, pair.and_then(|pair| excerpt(pair, max_length, end))) {
+        (Some(text), None) => Some(Example {
+            text: text.to_owned(),
+            ..example.clone()
+        }),
+        (None, Some(pair)) => Some(Example {
+            pair: Some(pair.to_owned()),
+            ..example.clone()
+        }),
+        _ => None,
     }
 }
 

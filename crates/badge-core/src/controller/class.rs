@@ -49,6 +49,15 @@ impl Class {
         (1.0 - self.share() * (1.0 - depth)).clamp(floor, 1.0)
     }
 
+    /// The time in which the class is answered, in units of the SLO. What nobody waits for is not
+    /// held to the SLO, but gets its turn.
+    pub const fn patience(self) -> f64 {
+        match self {
+            Self::Batch => 20.0,
+            Self::Normal | Self::High => 1.0,
+        }
+    }
+
     /// The name in requests, flags and metrics.
     pub const fn name(self) -> &'static str {
         match self {

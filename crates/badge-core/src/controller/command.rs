@@ -18,10 +18,13 @@ const RETRY_AFTER_MAX: f64 = 60.0;
 /// those who let requests in.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Command {
-    /// d: the relative depth of class `normal`.
+    /// d: the relative depth of class `normal`, which is its level's.
     pub depth: f64,
-    /// The floor in force: that of the ladder, or above it where the audit or the budget say so.
+    /// The floor in force: that of the ladder, or a deeper level's where the audit or the budget say
+    /// so.
     pub floor: f64,
+    /// How deep every class goes where `normal` goes to the floor.
+    pub floors: PerClass<f64>,
     /// The ladder's level for every class: 0 is full depth, and each one more spends accuracy.
     pub levels: PerClass<usize>,
     /// T̂: the predicted sojourn of the request that will wait longest, in seconds.
@@ -52,6 +55,26 @@ pub struct Ask {
     pub min_accuracy: Option<f64>,
     /// Seconds left until its own deadline; none where the SLO is all it wants.
     pub slack: Option<f64>,
+    /// Its own work to full depth, in units; 0 where that is not known.
+    pub work: f64,
+}
+
+impl Ask {
+    fn slack(&self) -> Option<f64> {
+        let slack = self.slack?;
+        Some(if slack.is_nan() { 0.0 } else { slack })
+    }
+
+    /// The seconds that it may take: what its class is promised, and no more than it has left. Work
+    /// of class `batch` may take as long as it says.
+    fn allowed(&self, slo: f64) -> f64 {
+        let promised = slo * self.class.patience();
+        match (self.slack(), self.class) {
+            (None, _) => promised,
+            (Some(slack), Class::Batch) => slack,
+            (Some(slack), _) => slack.min(promised),
+        }
+    }
 }
 
 /// Whether a request is let in.
@@ -72,27 +95,31 @@ impl Command {
         self.depth <= self.floor && self.floor < 1.0
     }
 
-    /// Whether a request that has `slack` seconds (none: the SLO) is let in behind `queued` work:
+    /// Whether a request is let in behind `queued` work: what is done before it, by class.
     ///
     /// ```text
-    /// Q d_floor / μ̂ + Ŝ(d_floor)  ≤  0.9 · slack,   else come again after ⌈excess⌉ seconds
+    /// Q d_floor / μ̂ + Ŝ(d_floor)  ≤  0.9 · min(SLO, slack),   else come again after ⌈excess⌉ seconds
     /// ```
     ///
-    /// As long as there is depth to give away the left side is small: requests are refused at the
-    /// floor alone. To an idle server a request without a deadline of its own is always let in.
-    pub fn admit(&self, queued: &PerClass<f64>, slack: Option<f64>) -> Admission {
+    /// Ŝ is of a batch with room for the request's own work. As long as there is depth to give away
+    /// the left side is small: requests are refused at the floor alone. Work of class `batch` has
+    /// 20 times the SLO, or its own deadline. An idle server lets everything in that may hope to
+    /// meet the request's own deadline.
+    pub fn admit(&self, queued: &PerClass<f64>, ask: &Ask) -> Admission {
         let queued = cleaned_classes(queued);
-        if slack.is_none() && queued.total() == 0.0 {
+        let allowed = match (queued.total() == 0.0, ask.slack()) {
+            (true, None) => return Admission::Admit,
+            (true, Some(slack)) => slack,
+            (false, _) => ask.allowed(self.slo),
+        };
+        let batch = self.service.with_room_for(ask.work);
+        let floor = *self.floors.of(ask.class);
+        let drain = self.service.drain_seconds(&queued, &self.floors);
+        let excess = drain + batch.batch_seconds(floor) - ADMISSION_MARGIN * allowed;
+        if excess <= 0.0 {
             return Admission::Admit;
         }
-        let drain = self.service.drain_seconds(&queued, self.floor, self.floor);
-        let predicted = drain + self.service.batch_seconds(self.floor);
-        let slack = slack.unwrap_or(self.slo);
-        let allowed = ADMISSION_MARGIN * if slack.is_nan() { 0.0 } else { slack };
-        if predicted <= allowed {
-            return Admission::Admit;
-        }
-        let seconds = (predicted - allowed).ceil().clamp(1.0, RETRY_AFTER_MAX);
+        let seconds = excess.ceil().clamp(1.0, RETRY_AFTER_MAX);
         Admission::Refuse {
             retry_after: seconds as u64,
         }
@@ -100,21 +127,18 @@ impl Command {
 
     /// The level at which a request is answered that is about to be executed.
     ///
-    /// Its class's level; with a deadline of its own the deepest one whose batch is done in time,
-    /// be that deeper or shallower, and the floor where none is; never one below the certified
-    /// score that it asks for.
+    /// Its class's level; a shallower one where that is not done by a deadline of its own: the
+    /// deepest that is, or the floor; never one below the certified score that it asks for.
     pub fn level(&self, ladder: &Ladder, ask: &Ask) -> usize {
-        let level = match ask.slack {
-            None => *self.levels.of(ask.class),
-            Some(slack) => {
-                let in_time =
-                    |depth: f64| depth <= self.floor || self.service.batch_seconds(depth) <= slack;
-                let levels = ladder.levels().iter();
-                let deepest = levels.clone().position(|level| in_time(level.depth));
-                let shallowest = ladder.at_depth(self.floor);
-                deepest.unwrap_or(shallowest).min(shallowest)
-            }
-        };
+        let of_class = *self.levels.of(ask.class);
+        let level = ask.slack.map_or(of_class, |slack| {
+            let batch = self.service.with_room_for(ask.work);
+            let in_time = |depth: f64| batch.batch_seconds(depth) <= slack;
+            let mut levels = ladder.levels().iter();
+            let deepest = levels.position(|level| in_time(level.depth));
+            let shallowest = ladder.at_depth(self.floor);
+            of_class.max(deepest.map_or(shallowest, |level| level.min(shallowest)))
+        });
         let asked = ask.min_accuracy;
         asked.map_or(level, |least| level.min(ladder.at_certified_score(least)))
     }

@@ -17,10 +17,12 @@ const LARGEST: f64 = 1e12;
 pub struct Load {
     /// The time, from any fixed moment on; it does not run backwards.
     pub now: f64,
-    /// Q: work that waits, by class, as if all of it went to full depth. What has begun counts with
-    /// the blocks it has yet to run.
+    /// Q: work that is done before a request of class `normal` that comes now, by class, as if all
+    /// of it went to full depth. What has begun counts with the blocks it has yet to run; work of
+    /// class `batch` that can wait longer than such a request does not.
     pub queued: PerClass<f64>,
-    /// w: how long the request that has waited longest has been waiting.
+    /// w: how long the request that has waited longest has been waiting, of those that are promised
+    /// the SLO: not of class `batch`.
     pub head_age: f64,
     /// How fast work gets done.
     pub service: Service,
@@ -29,7 +31,8 @@ pub struct Load {
     /// Answers since the last tick; they are what a budget of accuracy counts.
     pub answered: PerClass<f64>,
     /// The quantile of measured sojourn times that the SLO is about (such as p99), over the last
-    /// seconds. It moves the set-point; none leaves that where it is.
+    /// seconds, requests that were given up as too late among them. It moves the set-point; none
+    /// leaves that where it is.
     pub sojourn_quantile: Option<f64>,
 }
 
@@ -38,7 +41,8 @@ pub struct Load {
 pub struct Service {
     /// μ̂: work executed in a second, in units per second; 0 while nothing has been measured.
     pub rate: f64,
-    /// s0: seconds that a batch takes whatever is in it.
+    /// s0: seconds that a batch to full depth takes whatever is in it. It comes with every block,
+    /// so that a batch to relative depth d takes d of it.
     pub fixed: f64,
     /// c: seconds per unit of executed work.
     pub per_work: f64,
@@ -47,40 +51,28 @@ pub struct Service {
 }
 
 impl Service {
-    /// Ŝ(d) = s0 + c · batch · d: seconds that the next batch takes at relative depth `depth`.
+    /// Ŝ(d) = (s0 + c · batch) d: seconds that the next batch takes at relative depth `depth`.
     pub fn batch_seconds(&self, depth: f64) -> f64 {
-        self.fixed + self.per_work * self.batch * depth
+        (self.fixed + self.per_work * self.batch) * depth
     }
 
-    /// Seconds until `queued` work is done where the command is `depth`: Σ Q_c d_c / μ̂; 0 while
-    /// the rate is not known.
-    pub fn drain_seconds(&self, queued: &PerClass<f64>, depth: f64, floor: f64) -> f64 {
+    /// The same of a batch that has room for `work` units.
+    pub(super) fn with_room_for(self, work: f64) -> Self {
+        Self {
+            batch: self.batch.max(cleaned(work)),
+            ..self
+        }
+    }
+
+    /// Seconds until `queued` work is done where the classes run to these `depths`: Σ Q_c d_c / μ̂;
+    /// 0 while the rate is not known.
+    pub fn drain_seconds(&self, queued: &PerClass<f64>, depths: &PerClass<f64>) -> f64 {
         if self.rate <= 0.0 {
             return 0.0;
         }
-        (executed(queued, depth, floor) / self.rate).min(LARGEST)
-    }
-
-    /// The greatest depth, from `floor` to 1, at which `queued` work and the batch's fixed time fit
-    /// into `seconds`; for one class of weight 1 this is `(T - s0) μ̂ / Q`. The floor where none
-    /// does, 1 while the rate is not known.
-    pub fn fitting_depth(&self, queued: &PerClass<f64>, seconds: f64, floor: f64) -> f64 {
-        let room = (seconds - self.fixed) * self.rate;
-        let fits = |depth: f64| executed(queued, depth, floor) <= room;
-        if self.rate <= 0.0 || fits(1.0) {
-            return 1.0;
-        }
-        let (mut fitting, mut exceeding) = (floor, 1.0);
-        // Executed work rises with depth; 50 halvings leave no more than rounding.
-        for _ in 0..50 {
-            let middle = 0.5 * (fitting + exceeding);
-            if fits(middle) {
-                fitting = middle;
-            } else {
-                exceeding = middle;
-            }
-        }
-        fitting
+        let of = |class: Class| queued.of(class) * depths.of(class);
+        let executed: f64 = Class::ALL.into_iter().map(of).sum();
+        (executed / self.rate).min(LARGEST)
     }
 
     pub(super) fn cleaned(self) -> Self {
@@ -93,13 +85,13 @@ impl Service {
     }
 }
 
-/// What of `queued` is executed where the command is `depth`.
-fn executed(queued: &PerClass<f64>, depth: f64, floor: f64) -> f64 {
-    let of = |class: Class| queued.of(class) * class.depth(depth, floor);
-    Class::ALL.into_iter().map(of).sum()
-}
-
 impl Load {
+    /// T̂, in seconds, where the classes run to these depths.
+    pub(super) fn sojourn(&self, depths: &PerClass<f64>) -> f64 {
+        let drain = self.service.drain_seconds(&self.queued, depths);
+        self.head_age.max(drain) + self.service.batch_seconds(depths.normal)
+    }
+
     /// The same with everything impossible taken for 0.
     pub(super) fn cleaned(&self) -> Self {
         Self {

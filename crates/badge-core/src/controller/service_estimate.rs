@@ -29,7 +29,7 @@ const SAME_SIZE: f64 = 1e-6;
 /// let service = estimate.service(16.0);
 /// assert!((service.fixed - 0.001).abs() < 1e-6);
 /// assert!((service.per_work - 0.002).abs() < 1e-6);
-/// assert!((service.batch_seconds(0.5) - 0.017).abs() < 1e-5);
+/// assert!((service.batch_seconds(0.5) - 0.0165).abs() < 1e-5);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct ServiceEstimate {
@@ -80,8 +80,9 @@ impl Means {
 }
 
 impl ServiceEstimate {
-    /// Takes note of a batch in which `work` units were executed (tokens times blocks run, over M)
-    /// in so many seconds. What is not above 0 is passed over.
+    /// Takes note of a batch of `work` units (its tokens) that would have taken so many seconds to
+    /// full depth: a block's pass as many times longer as there are blocks. What is not above 0 is
+    /// passed over.
     pub fn observe(&mut self, work: f64, seconds: f64) {
         // Squares of larger numbers would leave too few digits for the line.
         let range = 1e-9..=1e9;

@@ -59,7 +59,7 @@ fn controller() -> Controller {
     Controller::new(Settings::new(SLO).unwrap(), ladder())
 }
 
-/// 485 requests of one unit a second, of which 16 fit a batch of 1 ms + 2 ms each.
+/// 485 requests of one unit a second to full depth, of which 16 fit a batch of 1 ms + 2 ms each.
 const SERVICE: Service = Service {
     rate: 485.0,
     fixed: 0.001,
@@ -118,15 +118,62 @@ fn the_prediction_is_that_of_the_law() {
     assert!((command.sojourn - (20.0 / 485.0 + 0.033)).abs() < 1e-12);
     let command = controller.tick(&load(0.025, 20.0, 0.06));
     assert!((command.set_point - 0.08).abs() < 1e-12);
-    // 0.06 + 0.033 is late: the depth falls by 0.08 / 0.093.
-    assert!((command.depth - 0.08 / 0.093).abs() < 1e-12);
+    // 0.06 + 0.033 is late: the law says 0.08 / 0.093, and texts run the level above that.
+    assert!((command.depth - 0.95).abs() < 1e-12);
+    assert!((command.sojourn - (0.06 + 0.033 * 0.95)).abs() < 1e-12);
 }
 
 #[test]
-fn the_backlog_guard_is_the_depth_at_which_it_just_fits() {
+fn what_is_steered_is_the_depth_that_runs() {
+    let mut coarse = calibration();
+    coarse.points.retain(|point| point.layer_speedup > 2.5);
+    let ladder = Ladder::from_calibration(&coarse, None);
+    assert_eq!(ladder.levels().len(), 2);
+    let mut controller = Controller::new(Settings::new(SLO).unwrap(), ladder);
+    // 0.06 + 0.033 is late at full depth, and full depth is what runs until the law says 0.35.
+    let depth = |tick: u32| {
+        let command = controller.tick(&load(0.025 * f64::from(tick), 20.0, 0.06));
+        let seconds = if command.depth < 1.0 {
+            0.033 * 0.35
+        } else {
+            0.033
+        };
+        assert!(
+            (command.sojourn - 0.06 - seconds).abs() < 1e-12,
+            "{command:?}"
+        );
+        command.depth
+    };
+    let depths: Vec<f64> = (0..10).map(depth).collect();
+    assert_eq!(depths[0], 1.0);
+    assert!((depths[9] - 0.35).abs() < 1e-12, "{depths:?}");
+}
+
+#[test]
+fn what_a_batch_takes_whatever_is_in_it_comes_with_every_block() {
+    assert!((SERVICE.batch_seconds(0.5) - 0.5 * 0.033).abs() < 1e-12);
+    // A pass that is all fixed time: 70 ms to full depth, of 80 that there are.
+    let fixed = |queued: f64| Load {
+        queued: normal(queued),
+        service: Service {
+            rate: 1000.0,
+            fixed: 0.07,
+            per_work: 0.0,
+            batch: 1.0,
+        },
+        ..Load::default()
+    };
+    assert_eq!(controller().reconsider(&fixed(9.0)).depth, 1.0);
+    // (0.07 + 0.04) d = 0.08
+    let command = controller().reconsider(&fixed(40.0));
+    assert!((command.depth - 0.65).abs() < 1e-12, "{}", command.depth);
+}
+
+#[test]
+fn the_backlog_guard_is_the_deepest_level_that_fits() {
     let command = controller().reconsider(&load(0.0, 60.0, 0.0));
-    // (0.08 - 0.001) · 485 / 60
-    assert!((command.depth - 0.079 * 485.0 / 60.0).abs() < 1e-9);
+    // (60 / 485 + 0.001) d = 0.08: 0.64, and 0.65 is too deep.
+    assert!((command.depth - 0.5).abs() < 1e-9);
     let deepest = controller().reconsider(&load(0.0, 38.0, 0.0));
     assert_eq!(deepest.depth, 1.0);
     let shallowest = controller().reconsider(&load(0.0, 400.0, 0.0));
@@ -240,10 +287,10 @@ fn full_depth_comes_back_within_two_seconds_of_a_burst() {
         }
         assert!(now - start < 2.0, "not yet at {now}");
     }
-    // Ten ticks of calm, of which the last is the first of twenty that go a twentieth of the way;
-    // one more where rounding leaves a last digit to go.
+    // Ten ticks of calm, of which the last is the first that goes a twentieth of the way; the
+    // nineteenth such step is above the level before full depth.
     let ticks = ((now - start) / tick).round();
-    assert!((29.0..=30.0).contains(&ticks), "{ticks}");
+    assert_eq!(ticks, 28.0);
 }
 
 #[test]
@@ -251,19 +298,48 @@ fn requests_are_refused_where_even_the_floor_is_too_late() {
     let (controller, now) = at_floor();
     let command = controller.reconsider(&load(now, 500.0, 0.2));
     let floor = command.floor;
-    // 0.9 · 0.1 = Q d / μ̂ + s0 + c · 16 d
-    let fits = (0.09 - 0.001 - 0.032 * floor) * 485.0 / floor;
-    assert_eq!(command.admit(&normal(fits - 0.01), None), Admission::Admit);
-    let refused = command.admit(&normal(fits + 0.01), None);
-    assert_eq!(refused, Admission::Refuse { retry_after: 1 });
-    // Those with more time are let in behind more work, and told to wait for what exceeds it.
-    assert_eq!(command.admit(&normal(fits), Some(1.0)), Admission::Admit);
-    let seconds = |work: f64| match command.admit(&normal(work), None) {
+    // 0.9 · 0.1 = Q d / μ̂ + (s0 + 16 c) d
+    let fits = (0.09 - 0.033 * floor) * 485.0 / floor;
+    let seconds = |work: f64, ask: Ask| match command.admit(&normal(work), &ask) {
         Admission::Refuse { retry_after } => retry_after,
         Admission::Admit => 0,
     };
-    assert_eq!(seconds(3.2 * 485.0 / floor), 4);
-    assert_eq!(seconds(1e11), 60);
+    let none = Ask::default();
+    assert_eq!(seconds(fits - 0.01, none), 0);
+    assert_eq!(seconds(fits + 0.01, none), 1);
+    assert_eq!(seconds(3.2 * 485.0 / floor, none), 4);
+    assert_eq!(seconds(1e11, none), 60);
+    // Its own work has to be done too, be it more than the next batch's.
+    let large = |work: f64| Ask { work, ..none };
+    assert_eq!(seconds(fits - 0.01, large(16.0)), 0);
+    assert_eq!(seconds(fits - 0.01, large(20.0)), 1);
+    assert_eq!(seconds(0.5, large(44.5 / floor)), 0);
+    assert_eq!(seconds(0.5, large(44.5)), 0);
+    assert_eq!(seconds(0.5, large(46.0 / floor)), 1);
+}
+
+#[test]
+fn a_deadline_of_ones_own_loosens_no_promise() {
+    let (controller, now) = at_floor();
+    let command = controller.reconsider(&load(now, 500.0, 0.2));
+    let admits = |work: f64, class: Class, slack: Option<f64>| {
+        let ask = Ask {
+            class,
+            slack,
+            ..Ask::default()
+        };
+        command.admit(&normal(work), &ask) == Admission::Admit
+    };
+    let (urgent, patient) = ([Class::High, Class::Normal], Class::Batch);
+    // 0.36 s at the floor: far beyond the SLO.
+    for class in urgent {
+        assert!(!admits(500.0, class, None));
+        assert!(!admits(500.0, class, Some(15.0)), "{class}");
+        assert!(admits(50.0, class, Some(15.0)) && !admits(50.0, class, Some(0.05)));
+    }
+    // What nobody waits for has 20 times the SLO, or as long as it says.
+    assert!(admits(500.0, patient, None) && !admits(2500.0, patient, None));
+    assert!(admits(2500.0, patient, Some(15.0)) && !admits(500.0, patient, Some(0.2)));
 }
 
 #[test]
@@ -271,10 +347,19 @@ fn an_idle_server_lets_everything_in_that_sets_no_deadline_of_its_own() {
     let hasty = Settings::new(0.002).unwrap();
     let controller = Controller::new(hasty, ladder());
     let command = controller.reconsider(&load(0.0, 0.0, 0.0));
-    assert_eq!(command.admit(&normal(0.0), None), Admission::Admit);
+    let admit = |slack: Option<f64>| {
+        let ask = Ask {
+            slack,
+            work: 1e6,
+            ..Ask::default()
+        };
+        command.admit(&normal(0.0), &ask)
+    };
+    assert_eq!(admit(None), Admission::Admit);
+    assert_eq!(admit(Some(1e6)), Admission::Admit);
     for slack in [0.001, 0.0, -1.0, f64::NAN] {
-        let answer = command.admit(&normal(0.0), Some(slack));
-        assert_eq!(answer, Admission::Refuse { retry_after: 1 }, "{slack}");
+        let answer = admit(Some(slack));
+        assert!(matches!(answer, Admission::Refuse { .. }), "{slack}");
     }
 }
 
@@ -287,7 +372,8 @@ fn a_rate_that_is_not_known_yet_refuses_nobody_and_reduces_nothing() {
     };
     let command = controller.tick(&load);
     assert_eq!((command.depth, command.demand), (1.0, None));
-    assert_eq!(command.admit(&load.queued, None), Admission::Admit);
+    let answer = command.admit(&load.queued, &Ask::default());
+    assert_eq!(answer, Admission::Admit);
 }
 
 #[test]
@@ -301,8 +387,8 @@ fn classes_give_depth_away_in_turn() {
         };
         command.level(&ladder, &ask)
     };
-    // d = 0.64: batch 0.46, normal 0.64, high 0.82.
-    assert_eq!(Class::ALL.map(level), [4, 3, 1]);
+    // d = 0.5: batch at the floor, normal 0.5, high 0.75, which is run at 0.8.
+    assert_eq!(Class::ALL.map(level), [5, 4, 2]);
 }
 
 #[test]
@@ -320,17 +406,16 @@ fn a_backlog_of_a_spared_class_asks_more_of_the_others() {
         normal: 30.0,
         batch: 0.0,
     };
-    assert!(with(mixed) < with(normal(60.0)));
-    // 30 (1 - (1 - d) / 2) + 30 d = 0.079 · 485
-    assert!((with(mixed) - (0.079 * 485.0 - 15.0) / 45.0).abs() < 1e-9);
+    // 30 · 0.8 + 30 · 0.5 units are more than 0.08 s of work; 60 · 0.5 are not.
+    assert!((with(mixed) - 0.35).abs() < 1e-12);
+    assert!((with(normal(60.0)) - 0.5).abs() < 1e-12);
 }
 
 #[test]
 fn a_request_may_ask_for_accuracy_or_bring_a_deadline() {
     let (controller, now) = at_floor();
-    let command = controller.reconsider(&load(now, 500.0, 0.2));
     let ladder = controller.ladder();
-    let level = |min_accuracy: Option<f64>, slack: Option<f64>| {
+    let level = |command: &Command, min_accuracy: Option<f64>, slack: Option<f64>| {
         let ask = Ask {
             min_accuracy,
             slack,
@@ -338,14 +423,27 @@ fn a_request_may_ask_for_accuracy_or_bring_a_deadline() {
         };
         command.level(ladder, &ask)
     };
-    assert_eq!(level(None, None), 5);
-    assert_eq!(level(Some(0.9), None), 5);
-    assert_eq!(level(Some(0.91), None), 0);
-    // A batch of 16 takes 33 ms to full depth, 26.6 ms at 0.8, 12.2 ms at the floor.
-    assert_eq!(level(None, Some(0.05)), 0);
-    assert_eq!(level(None, Some(0.027)), 2);
-    assert_eq!(level(None, Some(0.001)), 5);
-    assert_eq!(level(Some(0.91), Some(0.001)), 0);
+    let busy = controller.reconsider(&load(now, 500.0, 0.2));
+    assert_eq!(level(&busy, None, None), 5);
+    assert_eq!(level(&busy, Some(0.9), None), 5);
+    assert_eq!(level(&busy, Some(0.91), None), 0);
+    // A long time of one's own gives nobody depth that the others do not have.
+    assert_eq!(level(&busy, None, Some(15.0)), 5);
+    // A batch of 16 takes 33 ms to full depth, 26.4 ms at 0.8, 11.6 ms at the floor.
+    let calm = Controller::new(Settings::new(SLO).unwrap(), ladder.clone());
+    let calm = calm.reconsider(&load(0.0, 20.0, 0.0));
+    assert_eq!(level(&calm, None, None), 0);
+    assert_eq!(level(&calm, None, Some(0.05)), 0);
+    assert_eq!(level(&calm, None, Some(0.027)), 2);
+    assert_eq!(level(&calm, None, Some(0.001)), 5);
+    assert_eq!(level(&calm, Some(0.91), Some(0.001)), 0);
+    // Two texts of that size take twice as long.
+    let large = Ask {
+        slack: Some(0.05),
+        work: 32.0,
+        ..Ask::default()
+    };
+    assert_eq!(calm.level(ladder, &large), 3);
 }
 
 #[test]
@@ -508,6 +606,7 @@ proptest! {
         reserve in 0.01..1e6,
         slo in 1e-6..1e4,
         slack in proptest::option::of(any_number()),
+        work in any_number(),
     ) {
         let budget = Budget { mean_score, reserve };
         let settings = Settings::new(slo).unwrap().with_budget(budget).unwrap();
@@ -521,7 +620,7 @@ proptest! {
                     let level = *command.levels.of(class);
                     let depth = controller.ladder().levels()[level].depth;
                     prop_assert!(depth >= command.floor - 1e-6, "{command:?}");
-                    let ask = Ask { class, min_accuracy: slack, slack };
+                    let ask = Ask { class, min_accuracy: slack, slack, work };
                     let asked = command.level(controller.ladder(), &ask);
                     let depth = controller.ladder().levels()[asked].depth;
                     prop_assert!(depth >= command.floor - 1e-6, "{command:?}");
@@ -529,7 +628,8 @@ proptest! {
                 let finite = [command.sojourn, command.set_point, command.budget_spent.unwrap()];
                 prop_assert!(finite.iter().all(|number| number.is_finite()), "{command:?}");
                 prop_assert!(command.demand.is_none_or(f64::is_finite), "{command:?}");
-                if let Admission::Refuse { retry_after } = command.admit(&load.queued, slack) {
+                let ask = Ask { slack, work, ..Ask::default() };
+                if let Admission::Refuse { retry_after } = command.admit(&load.queued, &ask) {
                     prop_assert!((1..=60).contains(&retry_after));
                 }
             }
@@ -555,7 +655,8 @@ proptest! {
         prop_assert!(heavy.depth <= light.depth + 1e-12, "{} > {}", heavy.depth, light.depth);
         prop_assert!(heavy.levels.normal >= light.levels.normal);
         // Nor does it let somebody in whom less work refuses.
-        let admits = |work: f64| light.admit(&normal(work), None) == Admission::Admit;
+        let none = Ask::default();
+        let admits = |work: f64| light.admit(&normal(work), &none) == Admission::Admit;
         prop_assert!(admits(queued) || !admits(queued + more));
     }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use badge_core::controller::{
-    Admission, Command, Controller, Load, PerClass, QueueOrder, ServiceEstimate, Settings,
+    Admission, Ask, Command, Controller, Load, PerClass, QueueOrder, ServiceEstimate, Settings,
 };
 
 use super::{
@@ -149,7 +149,7 @@ impl Server {
                 service: self.load(now).service,
                 ..command
             };
-            command.admit(&self.queued(now), None)
+            command.admit(&self.queued(now), &Ask::default())
         });
         match admission {
             Some(Admission::Refuse { .. }) => self.refused += 1,
@@ -183,7 +183,7 @@ impl Server {
             QueueOrder::Lifo => self.queue.split_off(self.queue.len() - take).into(),
         };
         let (depth, score) = self.depth();
-        let seconds = BATCH_SECONDS + REQUEST_SECONDS * take as f64 * depth;
+        let seconds = depth * (BATCH_SECONDS + REQUEST_SECONDS * take as f64);
         self.running = Some(Batch {
             requests,
             depth,
@@ -212,8 +212,9 @@ impl Server {
         let Some(batch) = self.running.take() else {
             return;
         };
-        let work = batch.requests.len() as f64 * batch.depth;
-        self.estimate.observe(work, batch.end - batch.start);
+        let work = batch.requests.len() as f64;
+        let to_full_depth = (batch.end - batch.start) / batch.depth;
+        self.estimate.observe(work, to_full_depth);
         self.answered_since += batch.requests.len();
         let answer = |arrived: &f64| Answer {
             arrived: *arrived,

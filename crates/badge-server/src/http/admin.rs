@@ -81,8 +81,10 @@ pub(crate) async fn unload(
     State(server): App,
     Path(name): Path<String>,
 ) -> Result<Json<Value>, Failure> {
-    server.catalog.remove(&name)?;
-    Ok(Json(json!({"name": name, "state": "UNAVAILABLE"})))
+    let answer = json!({"name": name, "state": "UNAVAILABLE"});
+    let removed = spawn_blocking(move || server.catalog.remove(&name)).await;
+    removed.map_err(|_| Refusal::Backend("unloading failed".to_owned()))??;
+    Ok(Json(answer))
 }
 
 /// `POST /admin/reload`: all models anew from where they came.

@@ -1,5 +1,7 @@
 //! `/tokenize` and `/decode`.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::{Request, State};
 use badge_tasks::tokenizer::{SpecialTokens, Token};
@@ -7,6 +9,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{App, Failure, body};
+use crate::metrics::Shed;
+use crate::model::Model;
 use crate::refusal::Refusal;
 use crate::server::Server;
 
@@ -66,6 +70,7 @@ pub(crate) async fn tokenize(State(server): App, request: Request) -> Result<Jso
     } else {
         SpecialTokens::Skip
     };
+    let (count, served) = (texts.len(), Arc::clone(&model));
     let work = move || {
         let tokens = |text: &String| {
             let tokens = model.tokenizer.tokens(text, special)?;
@@ -73,7 +78,7 @@ pub(crate) async fn tokenize(State(server): App, request: Request) -> Result<Jso
         };
         texts.iter().map(tokens).collect::<Result<Value, Refusal>>()
     };
-    Ok(Json(elsewhere(&server, work).await?))
+    Ok(Json(elsewhere((&server, &served), count, work).await?))
 }
 
 fn written(token: &Token) -> Value {
@@ -103,11 +108,12 @@ pub(crate) async fn decode(State(server): App, request: Request) -> Result<Json<
     } else {
         SpecialTokens::Keep
     };
+    let (count, served) = (rows.len(), Arc::clone(&model));
     let work = move || {
         let text = |ids: &Vec<u32>| Ok(Value::from(model.tokenizer.decode(ids, special)?));
         rows.iter().map(text).collect::<Result<Value, Refusal>>()
     };
-    Ok(Json(elsewhere(&server, work).await?))
+    Ok(Json(elsewhere((&server, &served), count, work).await?))
 }
 
 fn check_count(server: &Server, count: usize) -> Result<(), Refusal> {
@@ -120,15 +126,25 @@ fn check_count(server: &Server, count: usize) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Runs work of a tokeniser on its own threads.
+/// Runs work of a tokeniser on its own threads, for so many texts of those that may be on their way.
 async fn elsewhere(
-    server: &Server,
+    (server, model): (&Server, &Model),
+    texts: usize,
     work: impl FnOnce() -> Result<Value, Refusal> + Send + 'static,
 ) -> Result<Value, Refusal> {
+    let places = u32::try_from(texts).unwrap_or(u32::MAX);
+    let Ok(room) = Arc::clone(&model.room).try_acquire_many_owned(places) else {
+        model.station.metrics.shed(texts, Shed::Concurrency, false);
+        let retry_after = model.time_to_clear();
+        return Err(Refusal::Overloaded { retry_after });
+    };
     let (reply, receiver) = tokio::sync::oneshot::channel();
     server.tokenization.spawn(move || {
-        // A caller that has gone does not hear it.
-        let _ = reply.send(work());
+        // A caller that has gone costs nothing.
+        if !reply.is_closed() {
+            let _ = reply.send(work());
+        }
+        drop(room);
     });
     let failed = |_| Err(Refusal::Backend("the tokeniser failed".to_owned()));
     receiver.await.unwrap_or_else(failed)

@@ -137,6 +137,8 @@ async fn models_come_and_go() {
         .await
         .json();
     assert_eq!(post(&app, "/predict", body).await.status, 404);
+    let metrics = get(&app, "/metrics").await.text();
+    assert!(!metrics.contains("model=\"other\""), "{metrics}");
     let last = post(&admin, "/v2/repository/models/tiny/unload", json!({})).await;
     assert!(last.native_error().2.contains("only model"));
     assert_eq!(layer(&app).await, "5");

@@ -46,10 +46,15 @@ async fn a_deadline_that_has_passed_costs_nothing() {
     )
     .await;
     assert_eq!(good.status, 200);
-    assert_eq!(
-        metric(&app, "badge_layers_executed_total{model=\"tiny\"}").await,
-        5.0
-    );
+    for (line, count) in [
+        ("badge_layers_executed_total{model=\"tiny\"}", 5.0),
+        ("badge_expired_total{model=\"tiny\"}", 2.0),
+        ("badge_abandoned_total{model=\"tiny\"}", 0.0),
+        // Nothing was promised.
+        ("badge_slo_bad_total{model=\"tiny\",cause=\"expired\"}", 0.0),
+    ] {
+        assert_eq!(metric(&app, line).await, count, "{line}");
+    }
 }
 
 #[tokio::test]

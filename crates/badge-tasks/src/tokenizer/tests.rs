@@ -60,6 +60,38 @@ fn pairs_have_segment_ids() {
 }
 
 #[test]
+fn what_is_left_out_of_a_long_text_changes_no_token() {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/tokenizer");
+    let fixture = Tokenizer::from_directory(&fixture).unwrap();
+    let long = "a plays, b! -- d2 [MASK] the old bridge ".repeat(30);
+    let letters = "playing".repeat(40);
+    let texts = ["a", "c d a b c d a b c d a", &long, &letters, "- - -", ""];
+    let pairs = texts.iter().flat_map(|text| {
+        let pair = texts.iter().map(move |pair| Example::of_pair(*text, *pair));
+        pair.chain([Example::of_text(*text)])
+    });
+    let mut left_out = 0;
+    for example in pairs {
+        for tokenizer in [&tokenizer(), &fixture] {
+            for (max_length, overlong) in [
+                (6, Overlong::CutEnd),
+                (9, Overlong::CutEnd),
+                (6, Overlong::CutBeginning),
+                (9, Overlong::CutBeginning),
+            ] {
+                left_out += usize::from(excerpt_of(&example, max_length, overlong).is_some());
+                let special = tokenizer.special_tokens(example.pair.is_some());
+                let whole = tokenizer.plain(&example).unwrap();
+                let whole = tokenizer.truncated(whole, max_length - special, overlong);
+                let found = tokenizer.encode_within(&example, max_length, overlong);
+                assert_eq!(found.unwrap().ids, whole.unwrap().get_ids(), "{example:?}");
+            }
+        }
+    }
+    assert!(left_out >= 8 * 6, "{left_out}");
+}
+
+#[test]
 fn longest_text_is_cut_first() {
     let tokenizer = tokenizer();
     // Tokens of the first and second text, the length, and what transformers keeps of each.
