@@ -60,7 +60,8 @@ pub struct Event {
     pub fate: Fate,
     /// The block after which the text left, where the server says so.
     pub exit: Option<f64>,
-    /// How much accuracy the server spends, where it says so (`x-policy-level`).
+    /// The relative depth of the server's policy when the answer came, 1 for all blocks, where it
+    /// says so (`x-policy-level`).
     pub level: Option<f64>,
     /// Whether the label was the right one, where that is known.
     pub correct: Option<bool>,

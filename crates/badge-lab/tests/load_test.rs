@@ -162,9 +162,9 @@ fn deadlines_and_keys_are_sent() {
 
 #[test]
 fn levels_tell_of_a_burst_and_of_its_end() {
-    // Requests 11 to 30 are answered at level 2.
+    // Requests 11 to 30 are answered while the policy runs half of the blocks.
     let server = StubServer::start(|at| {
-        let level = if (11..=30).contains(&at) { 2 } else { 0 };
+        let level = if (11..=30).contains(&at) { 0.5 } else { 1.0 };
         Act::answer("yes").header("x-policy-level", &level.to_string())
     });
     let arrivals = arrivals("poisson:rate=50,seconds=1,cv2=0");
@@ -177,9 +177,13 @@ fn levels_tell_of_a_burst_and_of_its_end() {
     assert!((changes - 120.0 / seconds).abs() < 1e-9, "{changes}");
     let burst = summary.burst.clone().unwrap();
     assert_eq!(burst.offered, 15);
-    // Request 30 is scheduled for 0.59 s.
+    // Request 30 is scheduled for 0.59 s and the next one for 0.61 s.
     assert!(
         (burst.settled_seconds.unwrap() - 0.09).abs() < 1e-9,
+        "{burst:?}"
+    );
+    assert!(
+        (burst.recovered_seconds.unwrap() - 0.11).abs() < 1e-9,
         "{burst:?}"
     );
     let timeline = Timeline::of(&outcome, &options, summary.seconds);
@@ -202,13 +206,11 @@ fn levels_tell_of_a_burst_and_of_its_end() {
     ] {
         assert!(svg.as_str().contains(name), "{name}");
     }
-    assert!(
-        report
-            .page()
-            .unwrap()
-            .to_html()
-            .contains("back at level 0 after")
-    );
+    let page = report.page().unwrap().to_html();
+    assert!(page.contains("full depth for good after"));
+    // The stub's texts leave after 6 of its 12 blocks.
+    let text = report.to_text();
+    assert!(text.contains("0.500 (6.00 of 12 blocks)"), "{text}");
 }
 
 #[test]

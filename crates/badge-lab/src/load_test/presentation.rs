@@ -91,11 +91,9 @@ impl LoadReport {
                 "burst: effective accuracy",
                 burst.effective_accuracy.map(percent),
             );
-            let settled = burst.settled_seconds;
-            add(
-                "back at level 0 after",
-                settled.map(|s| format!("{s:.2} s")),
-            );
+            let seconds = |seconds: Option<f64>| seconds.map(|s| format!("{s:.2} s"));
+            add("full depth again after", seconds(burst.recovered_seconds));
+            add("full depth for good after", seconds(burst.settled_seconds));
         }
         add(
             "sent late p50 / p95 / p99 / p99.9",
@@ -106,7 +104,12 @@ impl LoadReport {
 
     fn depth_text(&self, depth: f64) -> String {
         match self.server.blocks {
-            Some(blocks) => format!("{depth:.3} of {blocks} blocks"),
+            Some(blocks) => {
+                format!(
+                    "{depth:.3} ({:.2} of {blocks} blocks)",
+                    depth * blocks as f64
+                )
+            }
             None => format!("{depth:.2} blocks"),
         }
     }
@@ -130,7 +133,7 @@ impl LoadReport {
         };
         let depth = Pane::new(label)
             .with(Line::new("mean depth", self.line(|w| w.depth)))
-            .with(self.level_line());
+            .with(Line::new("policy level", self.line(|w| w.level)));
         let accuracy =
             Pane::new("accuracy").with(Line::new("effective accuracy", self.line(|w| w.accuracy)));
         let title = format!(
@@ -138,18 +141,6 @@ impl LoadReport {
             self.trace, self.summary.slo_ms
         );
         Panes::new(title, "seconds", vec![requests, latency, depth, accuracy])
-    }
-
-    /// Levels as a share of the highest one seen, so that they fit beside the depth.
-    fn level_line(&self) -> Line {
-        let windows = self.timeline.windows.iter();
-        let highest = windows.filter_map(|w| w.level).fold(1.0, f64::max).ceil();
-        let name = if highest > 1.0 {
-            format!("policy level / {highest}")
-        } else {
-            "policy level".to_owned()
-        };
-        Line::new(name, self.line(|w| w.level.map(|level| level / highest)))
     }
 
     fn line(&self, value: impl Fn(&Window) -> Option<f64>) -> Vec<(f64, f64)> {

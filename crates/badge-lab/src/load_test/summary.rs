@@ -10,6 +10,9 @@ use crate::quantile::of_sorted;
 /// The span over which accuracy is compared, in seconds: shorter ones hold too few answers.
 const ACCURACY_SPAN: f64 = 10.0;
 
+/// The policy level at which every block may run.
+const FULL_DEPTH: f64 = 1.0;
+
 /// Labelled answers that such a span must hold.
 const ACCURACY_ANSWERS: usize = 50;
 
@@ -82,8 +85,10 @@ pub struct Burst {
     pub mean_depth: Option<f64>,
     /// Share of right labels.
     pub effective_accuracy: Option<f64>,
-    /// Seconds from the end of the burst to the last request whose answer was not at level 0; none
-    /// where the server does not tell its level.
+    /// Seconds from the end of the burst to the first request whose answer came when the server's
+    /// policy was full depth; none where there is no such request, or the server does not tell.
+    pub recovered_seconds: Option<f64>,
+    /// Seconds from the end of the burst to the last request whose answer came when it was not.
     pub settled_seconds: Option<f64>,
 }
 
@@ -186,6 +191,9 @@ impl Burst {
             goodput: good as f64 / (to - from),
             mean_depth: mean_depth(inside.clone(), outcome.server.blocks),
             effective_accuracy: accuracy(inside, 1),
+            recovered_seconds: after(&outcome.events, to)
+                .find(|(_, level)| *level >= FULL_DEPTH)
+                .map(|(seconds, _)| seconds),
             settled_seconds: settled(&outcome.events, to),
         }
     }
@@ -250,15 +258,16 @@ fn level_changes(events: &[Event]) -> Option<f64> {
     (!levels.is_empty()).then(|| changes.count() as f64)
 }
 
+/// Requests after a moment whose answers told the policy level: seconds since then, and the level.
+fn after(events: &[Event], end: f64) -> impl Iterator<Item = (f64, f64)> {
+    let after = events.iter().filter(move |event| event.scheduled > end);
+    after.filter_map(move |event| Some((event.scheduled - end, event.level?)))
+}
+
 fn settled(events: &[Event], end: f64) -> Option<f64> {
-    let after = events.iter().filter(|event| event.scheduled > end);
-    let told = after.filter_map(|event| Some((event.scheduled, event.level?)));
-    let mut last = None;
-    for (scheduled, level) in told {
-        let latest = last.get_or_insert(0.0_f64);
-        if level > 0.0 {
-            *latest = latest.max(scheduled - end);
-        }
-    }
-    last
+    let reduced = |latest: f64, (seconds, level): (f64, f64)| {
+        if level < FULL_DEPTH { seconds } else { latest }
+    };
+    after(events, end).next()?;
+    Some(after(events, end).fold(0.0, reduced))
 }
