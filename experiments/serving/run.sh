@@ -4,11 +4,12 @@
 #
 #   PYTHON=python3 MODEL=runs/mrpc DATA=glue/MRPC OUT=runs/serving ./run.sh [STEP...]
 #
-# Steps: simulation models start burst peer soak; all of them by default. MODEL is a
+# Steps: simulation models overhead start burst peer soak; all of them by default. MODEL is a
 # fine-tuned BADGE model of MRPC (see ../methods-mrpc), DATA the folder of the task's files, OUT a
 # folder for models. PYTHON has the packages that peer.py names. PRECISION is what our server
-# multiplies (int8), EPSILON and CONFIDENCE what its calibration promises (0.1, 0.9), MINUTES how
-# long the soak takes (60), SERVER_CPUS and CLIENT_CPUS who computes where (0, 1).
+# multiplies (int8), EPSILON and CONFIDENCE what its calibration promises (0.1, 0.9), POLICIES which
+# ones it tries (all; fewer can be certified further), MINUTES how long the soak takes (60), SERVER_CPUS and
+# CLIENT_CPUS who computes where (0, 1).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 export BADGE=${BADGE:-$here/../../target/release/badge}
@@ -34,9 +35,17 @@ models() {
     cp -rL "$MODEL" "$OUT/$name"
   done
   local common=(--task mrpc --data "$DATA" --precision "$precision")
-  "$BADGE" calibrate --model "$OUT/certified" "${common[@]}" --max-drop "${EPSILON:-0.1}" --confidence "${CONFIDENCE:-0.9}"
+  "$BADGE" calibrate --model "$OUT/certified" "${common[@]}" --max-drop "${EPSILON:-0.1}" --confidence "${CONFIDENCE:-0.9}" \
+    --policies "${POLICIES:-all}"
   "$BADGE" calibrate --model "$OUT/exits" "${common[@]}" --max-drop 0.01
   "$python" "$here/../engine/make_model.py" --shape albert-base --tokenizer "$MODEL" --out "$OUT/albert-base"
+}
+
+overhead() {
+  needs
+  (cd "$here/../.." && cargo bench -q -p badge-server --bench overhead -- "$(realpath "$MODEL")" \
+    "$(realpath "$DATA")/dev.tsv" "$precision") >"$records/overhead.tmp"
+  mv "$records/overhead.tmp" "$records/overhead.json"
 }
 
 start() {
@@ -62,7 +71,7 @@ soak() {
     --out "$records/soak.json"
 }
 
-for step in "${@:-simulation models start burst peer soak}"; do
+for step in "${@:-simulation models overhead start burst peer soak}"; do
   for name in $step; do "$name"; done
 done
 python3 "$here/table.py" "$records" "$here/../../docs/controller.md" "$here/README.md"

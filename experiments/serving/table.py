@@ -100,6 +100,17 @@ def machine(record):
             f"{found['client_cpus']}; commit {record['commit'][:9]}, {record['started'][:10]}")
 
 
+def overhead():
+    record = read("overhead")
+    if not record:
+        return None
+    rows = [[name, f"{record[key]:.3f} ms"] for name, key in (
+        ("ids of a text", "tokenisation_ms"), ("ids and engine", "bare_ms"), ("over HTTP", "served_ms"),
+        ("added by HTTP and scheduling", "added_ms"))]
+    head = f"{record['texts']} texts, {record['precision']}, {record['instruction_set']}, {record['threads']} thread(s), p50:"
+    return head + "\n\n" + table(["", "one text"], rows)
+
+
 def start():
     record = read("start")
     if not record:
@@ -163,7 +174,7 @@ def soak():
 
 
 def main():
-    blocks = {**simulated(), **{step.__name__: step() for step in (start, burst, peer, soak)}}
+    blocks = {**simulated(), **{step.__name__: step() for step in (overhead, start, burst, peer, soak)}}
     for document in DOCUMENTS:
         fill(document, blocks)
 
