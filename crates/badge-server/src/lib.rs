@@ -19,6 +19,7 @@ mod incoming;
 mod metrics;
 mod model;
 mod operating_points;
+mod process;
 mod queue;
 mod refusal;
 mod request;

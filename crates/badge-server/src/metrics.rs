@@ -21,6 +21,7 @@ use families::{
     BuildLabels, GaugeF64, Histograms, ModelFamilies, RequestLabels, RouteLabel, seconds,
 };
 
+use crate::process::ProcessCollector;
 use crate::queue::{Outcome, Pressure};
 
 /// Answers that are remembered for what people look at.
@@ -137,8 +138,10 @@ pub(crate) struct Work {
 
 impl Metrics {
     pub(crate) fn new() -> Self {
-        let mut registry = Registry::with_prefix("badge");
-        let families = ModelFamilies::register(&mut registry);
+        let mut all = Registry::default();
+        all.register_collector(Box::new(ProcessCollector));
+        let registry = all.sub_registry_with_prefix("badge");
+        let families = ModelFamilies::register(registry);
         let metrics = Self {
             requests: Family::default(),
             request_seconds: Family::new_with_constructor(seconds),
@@ -155,7 +158,7 @@ impl Metrics {
         );
         registry.register("build_info", "What runs here", metrics.build.clone());
         Self {
-            registry: Mutex::new(registry),
+            registry: Mutex::new(all),
             ..metrics
         }
     }
