@@ -23,9 +23,6 @@ use crate::server::Server;
 use crate::settings::Settings;
 use crate::signals::Signals;
 
-/// How long a connection may take over the head of a request.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
-
 /// How long to wait when the system has no room for another connection.
 const NO_ROOM_PAUSE: Duration = Duration::from_millis(50);
 
@@ -112,13 +109,16 @@ fn address(listener: &TcpListener) -> SocketAddr {
 /// balancers need, and what has been accepted is answered within the time for it.
 pub async fn serve(server: Arc<Server>, listeners: Listeners, stop: impl Future<Output = ()>) {
     let (closing, closed) = watch::channel(false);
-    let drain_timeout = server.settings.drain_timeout;
+    let patience = Patience {
+        head: server.settings.limits.head_timeout,
+        drain: server.settings.drain_timeout,
+    };
     let mut tasks = JoinSet::new();
     let app = http::app(Arc::clone(&server));
-    tasks.spawn(listen(listeners.main, app, closed.clone(), drain_timeout));
+    tasks.spawn(listen(listeners.main, app, closed.clone(), patience));
     if let Some(listener) = listeners.admin {
         let app = http::admin(Arc::clone(&server));
-        tasks.spawn(listen(listener, app, closed, drain_timeout));
+        tasks.spawn(listen(listener, app, closed, patience));
     }
     stop.await;
     server.drain();
@@ -128,6 +128,15 @@ pub async fn serve(server: Arc<Server>, listeners: Listeners, stop: impl Future<
     // The receivers live as long as their tasks.
     let _ = closing.send(true);
     tasks.join_all().await;
+}
+
+/// How long clients are waited for.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    /// For the head of a request, and while a connection says nothing.
+    head: Duration,
+    /// For what was accepted, once the listener has closed.
+    drain: Duration,
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener> {
@@ -140,7 +149,7 @@ async fn listen(
     listener: TcpListener,
     app: Router,
     mut closed: watch::Receiver<bool>,
-    drain_timeout: Duration,
+    patience: Patience,
 ) {
     let connections = GracefulShutdown::new();
     loop {
@@ -149,16 +158,16 @@ async fn listen(
             _ = closed.wait_for(|closed| *closed) => break,
         };
         match accepted {
-            Ok((stream, _)) => connect(stream, &app, &connections),
+            Ok((stream, _)) => connect(stream, &app, &connections, patience),
             Err(error) => endure(&error).await,
         }
     }
     drop(listener);
-    if timeout(drain_timeout, connections.shutdown())
+    if timeout(patience.drain, connections.shutdown())
         .await
         .is_err()
     {
-        let seconds = drain_timeout.as_secs();
+        let seconds = patience.drain.as_secs();
         tracing::warn!(
             seconds,
             "requests were cut off: they took longer than --drain-timeout-s"
@@ -167,13 +176,13 @@ async fn listen(
 }
 
 /// Serves one connection in a task of its own.
-fn connect(stream: TcpStream, app: &Router, connections: &GracefulShutdown) {
+fn connect(stream: TcpStream, app: &Router, connections: &GracefulShutdown, patience: Patience) {
     // Answers are small: waiting for more to send would only delay them.
     let _ = stream.set_nodelay(true);
     let service = TowerToHyperService::new(app.clone());
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        .header_read_timeout(patience.head)
         .serve_connection(TokioIo::new(stream), service);
     let connection = connections.watch(connection);
     tokio::spawn(async move {

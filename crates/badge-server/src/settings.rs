@@ -73,6 +73,8 @@ pub struct Limits {
     pub auto_truncate: bool,
     /// How long a request may take that does not say.
     pub default_deadline: Option<Duration>,
+    /// How long the head of a request may take to arrive, and a connection to say nothing.
+    pub head_timeout: Duration,
     /// How long a body may take to arrive.
     pub body_timeout: Duration,
     /// What two strings in a list are.
@@ -112,6 +114,7 @@ impl Default for Limits {
             payload_max: 2_000_000,
             auto_truncate: true,
             default_deadline: None,
+            head_timeout: Duration::from_secs(15),
             body_timeout: Duration::from_secs(30),
             pair_form: PairForm::default(),
         }

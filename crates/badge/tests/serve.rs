@@ -20,10 +20,9 @@ struct Serving {
 
 impl Serving {
     fn start(setup: &Setup, arguments: &str) -> Self {
-        let arguments = format!(
-            "serve --hostname 127.0.0.1 --port 0 --shutdown-delay-s 0 --json-output {arguments}"
-        );
+        let arguments = format!("serve --hostname 127.0.0.1 --port 0 --json-output {arguments}");
         let mut command = setup.command(&arguments);
+        command.env("BADGE_SHUTDOWN_DELAY_S", "0");
         let child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn();
         let mut child = child.unwrap();
         let log = BufReader::new(child.stderr.take().unwrap());
@@ -136,4 +135,156 @@ fn variables_stand_for_flags() {
     assert_eq!(predict(address, "").0, 401);
     serving.signal("INT");
     assert_eq!(serving.exit_code(), Some(0));
+}
+
+/// The status of a request over a connection of its own, or nothing where none was accepted.
+fn status(address: SocketAddr, request: &str) -> Option<u16> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    let timeout = Some(Duration::from_secs(30));
+    stream.set_read_timeout(timeout).ok()?;
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    answer.split(' ').nth(1)?.parse().ok()
+}
+
+#[test]
+fn nothing_accepted_is_lost_when_the_process_is_told_to_go() {
+    let setup = Setup::new();
+    let mut serving = Serving::start(&setup, "--model model --shutdown-delay-s 2");
+    let ready = serving.told("ready");
+    let address: SocketAddr = ready["address"].as_str().unwrap().parse().unwrap();
+    let client = move || {
+        let body = r#"{"inputs": [["the cat sat"], ["on the mat"]]}"#;
+        let length = body.len();
+        let request = format!(
+            "POST /predict HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+             content-length: {length}\r\n\r\n{body}"
+        );
+        let mut answered = 0;
+        while let Some(status) = status(address, &request) {
+            assert_eq!(status, 200);
+            answered += 1;
+        }
+        answered
+    };
+    let clients: Vec<_> = (0..3).map(|_| std::thread::spawn(client)).collect();
+    let health = |path: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        status(address, &request)
+    };
+    assert_eq!(health("/readyz"), Some(200));
+    serving.signal("TERM");
+    serving.told("going away: no longer ready");
+    // Balancers have until the port closes to notice.
+    assert_eq!(
+        (health("/readyz"), health("/livez")),
+        (Some(503), Some(200))
+    );
+    serving.told("gone");
+    assert_eq!(serving.exit_code(), Some(0));
+    for client in clients {
+        assert!(client.join().unwrap() > 0);
+    }
+}
+
+#[test]
+fn what_is_being_computed_when_the_process_is_told_to_go_is_answered() {
+    let setup = Setup::new();
+    let flags = "--model model --max-client-batch-size 500 --max-batch-requests 1";
+    let mut serving = Serving::start(&setup, flags);
+    let ready = serving.told("ready");
+    let address: SocketAddr = ready["address"].as_str().unwrap().parse().unwrap();
+    let texts = vec![["the old red stone bridge ".repeat(20)]; 500];
+    let body = serde_json::json!({"inputs": texts}).to_string();
+    let length = body.len();
+    let head = format!("POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n");
+    let request = format!("{head}connection: close\r\n\r\n{body}");
+    let client = std::thread::spawn(move || status(address, &request));
+    let metrics = "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let waiting = || -> u32 {
+        let (_, text) = ask(address, metrics);
+        let mut lines = text.lines();
+        let line =
+            lines.find_map(|line| line.strip_prefix("badge_queue_requests{model=\"model\"} "));
+        line.map_or(0, |count| count.parse().unwrap())
+    };
+    while waiting() < 200 {
+        assert!(
+            !client.is_finished(),
+            "it was answered before it was looked for"
+        );
+    }
+    serving.signal("TERM");
+    serving.told("gone");
+    assert_eq!(client.join().unwrap(), Some(200));
+    assert_eq!(serving.exit_code(), Some(0));
+}
+
+#[test]
+fn a_server_without_room_for_more_connections_goes_on_when_there_is_some() {
+    let setup = Setup::new();
+    let program = setup.command("serve --hostname 127.0.0.1 --port 0 --model model --json-output");
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "ulimit -n 64; exec \"$0\" \"$@\""])
+        .arg(program.get_program())
+        .args(program.get_args())
+        .env("BADGE_SHUTDOWN_DELAY_S", "0")
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    setup.isolate(&mut command);
+    let mut child = command.spawn().unwrap();
+    let log = BufReader::new(child.stderr.take().unwrap());
+    let mut serving = Serving { child, log };
+    let ready = serving.told("ready");
+    let address: SocketAddr = ready["address"].as_str().unwrap().parse().unwrap();
+    let connect = |_| TcpStream::connect(address).unwrap();
+    let storm: Vec<_> = (0..100).map(connect).collect();
+    serving.told("cannot accept connections for a moment");
+    drop(storm);
+    assert_eq!(predict(address, "").0, 200);
+    serving.signal("TERM");
+    assert_eq!(serving.exit_code(), Some(0));
+}
+
+/// Words of a text that begin so, up to the first letter that does not belong to such names.
+fn names<'a>(text: &'a str, start: &'a str) -> impl Iterator<Item = &'a str> {
+    text.match_indices(start).map(move |(at, _)| {
+        let rest = &text[at..];
+        let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || "-_".contains(c)));
+        &rest[..end.unwrap_or(rest.len())]
+    })
+}
+
+#[test]
+fn deployments_name_only_flags_and_variables_that_there_are() {
+    let setup = Setup::new();
+    let help = setup.command("serve --help").output().unwrap().stdout;
+    let help = String::from_utf8(help).unwrap();
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy");
+    let mut found = 0;
+    for file in [
+        "Dockerfile",
+        "kubernetes/deployment.yaml",
+        "kubernetes/kserve.yaml",
+    ] {
+        let text = std::fs::read_to_string(folder.join(file)).unwrap();
+        let lines = text.lines().filter(|line| !line.contains("cargo"));
+        for line in lines {
+            for variable in names(line, "BADGE_").filter(|name| *name != "BADGE_CACHE") {
+                assert!(
+                    help.contains(&format!("[env: {variable}=")),
+                    "{file}: {variable}"
+                );
+                found += 1;
+            }
+            let (_, arguments) = line.split_once("serve").unwrap_or_default();
+            for flag in names(arguments, "--") {
+                assert!(help.contains(&format!("{flag} ")), "{file}: {flag}");
+                found += 1;
+            }
+        }
+    }
+    assert!(found > 12, "{found}");
 }

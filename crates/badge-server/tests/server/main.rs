@@ -2,6 +2,8 @@
 
 mod administration;
 mod damage;
+mod deployment;
+mod faults;
 mod limits;
 mod operations;
 mod pages;
@@ -10,4 +12,5 @@ mod promise;
 mod protocol;
 mod rerank;
 mod setup;
+mod sockets;
 mod tokens;

@@ -1,15 +1,9 @@
-//! Health, metrics, ids, and coming and going over real sockets.
+//! Health, metrics, ids and origins.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use badge_server::{Listeners, Server, http, serve};
-use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use badge_server::http;
+use serde_json::json;
 
 use crate::setup::{Setup, get, load, metric, post, post_with, settings, tiny};
 
@@ -111,110 +105,4 @@ async fn pages_of_any_origin_may_call_unless_some_are_named() {
     let app = crate::setup::app(few);
     let answer = post_with(&app, "/predict", &origin, r#"{"inputs": "a"}"#).await;
     assert!(!answer.headers.contains_key("access-control-allow-origin"));
-}
-
-/// A server on a port of its own.
-struct Running {
-    address: SocketAddr,
-    stop: oneshot::Sender<()>,
-    task: JoinHandle<()>,
-}
-
-async fn start(server: Arc<Server>) -> Running {
-    let listeners = Listeners::bind(server.settings()).await.unwrap();
-    let address = listeners.address();
-    let (stop, stopped) = oneshot::channel();
-    let task = tokio::spawn(serve(server, listeners, async {
-        let _ = stopped.await;
-    }));
-    Running {
-        address,
-        stop,
-        task,
-    }
-}
-
-/// One request over a connection of its own: status and body.
-async fn ask(address: SocketAddr, body: &Value) -> std::io::Result<(u16, String)> {
-    let body = body.to_string();
-    let mut stream = TcpStream::connect(address).await?;
-    let head = format!(
-        "POST /predict HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
-        body.len()
-    );
-    stream.write_all((head + &body).as_bytes()).await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    if answer.is_empty() {
-        // The port was closed before the request was read: it was never accepted.
-        return Err(std::io::ErrorKind::UnexpectedEof.into());
-    }
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
-    Ok((status.unwrap_or(0), body.to_owned()))
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_accepted_is_lost_when_the_server_goes_under_load() {
-    let setup = Setup::new();
-    let mut settings = settings(vec![setup.model("tiny", "albert")]);
-    settings.shutdown_delay = Duration::from_millis(60);
-    let server = load(settings);
-    let running = start(Arc::clone(&server)).await;
-    let address = running.address;
-    let clients: Vec<_> = (0..4)
-        .map(|_| {
-            tokio::spawn(async move {
-                let mut answered = 0;
-                let body = json!({"inputs": "the cat sat on the mat"});
-                // Until the port is closed; whoever was let in is answered.
-                while let Ok(stream) = ask(address, &body).await {
-                    assert_eq!(stream.0, 200, "{}", stream.1);
-                    answered += 1;
-                }
-                answered
-            })
-        })
-        .collect();
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    assert!(server.is_ready());
-    running.stop.send(()).unwrap();
-    tokio::time::sleep(Duration::from_millis(20)).await;
-    assert!(!server.is_ready(), "readiness ends first");
-    let during = ask(address, &json!({"inputs": "a"})).await.unwrap();
-    assert_eq!(during.0, 200, "the delay is for those who have not noticed");
-    running.task.await.unwrap();
-    for client in clients {
-        assert!(client.await.unwrap() > 0);
-    }
-    assert!(TcpStream::connect(address).await.is_err());
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn slow_and_vanishing_clients_harm_nobody() {
-    let setup = Setup::new();
-    let mut settings = settings(vec![setup.model("tiny", "albert")]);
-    settings.limits.body_timeout = Duration::from_millis(150);
-    settings.drain_timeout = Duration::from_secs(2);
-    let running = start(load(settings)).await;
-    let head = "POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 15\r\n\r\n";
-    // One that never sends its body, one that goes after half of it, and a storm of others.
-    let mut slow = TcpStream::connect(running.address).await.unwrap();
-    slow.write_all(head.as_bytes()).await.unwrap();
-    let mut half = TcpStream::connect(running.address).await.unwrap();
-    half.write_all(format!("{head}{{\"inp").as_bytes())
-        .await
-        .unwrap();
-    drop(half);
-    for _ in 0..100 {
-        drop(TcpStream::connect(running.address).await.unwrap());
-    }
-    let good = ask(running.address, &json!({"inputs": "a"})).await.unwrap();
-    assert_eq!(good.0, 200);
-    let mut answer = vec![0; 64];
-    let read = slow.read(&mut answer).await.unwrap();
-    let answer = String::from_utf8_lossy(&answer[..read]).into_owned();
-    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
-    running.stop.send(()).unwrap();
-    running.task.await.unwrap();
 }
