@@ -117,28 +117,12 @@ impl Model {
         };
         let mut engine = Engine::load(directory, options).map_err(failed)?;
         warm_up(&mut engine, &tokenizer, length_max, directory)?;
-        let exits = ModelExits::of(&config);
         let served = Served {
             precision: settings.precision.to_string(),
             length_max,
             length_trained,
         };
-        let calibrated = Calibrated::read(directory, &served)?;
-        if let Some(reason) = calibrated.as_ref().and_then(Calibrated::void) {
-            tracing::warn!(model = source.name, %reason, "nothing is certified");
-        }
-        let points = OperatingPoints::new(exits, calibrated, settings.policy.as_ref());
-        let points = points.map_err(|problem| Error::Policy {
-            model: source.name.clone(),
-            source: problem,
-        })?;
-        if let Some(slo) = settings.slo {
-            let governed = points.govern(slo, settings.accuracy_floor);
-            governed.map_err(|problem| Error::Policy {
-                model: source.name.clone(),
-                source: problem,
-            })?;
-        }
+        let points = operating_points(&config, &served, (source, settings))?;
         let activation = activation(&config, directory)?;
         let of_model = metrics.of_model(&source.name, config.exits().exits.depths());
         let station = Arc::new(Station::new(points, of_model));
@@ -173,6 +157,30 @@ impl Drop for Model {
     fn drop(&mut self) {
         self.station.queue.close();
     }
+}
+
+/// The policies that a model may run under, with what its calibration is worth for what is served.
+fn operating_points(
+    config: &ModelConfig,
+    served: &Served,
+    (source, settings): (&ModelSource, &ModelSettings),
+) -> Result<OperatingPoints> {
+    let calibrated = Calibrated::read(&source.directory, served)?;
+    if let Some(reason) = calibrated.as_ref().and_then(Calibrated::void) {
+        tracing::warn!(model = source.name, %reason, "nothing is certified");
+    }
+    let impossible = |problem| Error::Policy {
+        model: source.name.clone(),
+        source: problem,
+    };
+    let exits = ModelExits::of(config);
+    let points = OperatingPoints::new(exits, calibrated, settings.policy.as_ref());
+    let points = points.map_err(impossible)?;
+    if let Some(slo) = settings.slo {
+        let governed = points.govern(slo, settings.accuracy_floor);
+        governed.map_err(impossible)?;
+    }
+    Ok(points)
 }
 
 /// Runs one text through every block, so that the first request finds memory and threads awake.
