@@ -332,7 +332,8 @@ fn token_inputs(
         let id = u32::try_from(value).ok().filter(|id| (*id as usize) < end);
         id.ok_or_else(|| wrong(format!("{value} is no {what}; they lie in 0..{end}")))
     };
-    let mut inputs = Vec::with_capacity(rows);
+    // Not with room for as many rows as the shape claims: rows without columns need no values.
+    let mut inputs = Vec::new();
     for row in 0..rows {
         let range = row * columns..(row + 1) * columns;
         let mut encoding = Encoding {

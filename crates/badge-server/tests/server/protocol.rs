@@ -220,6 +220,11 @@ async fn wrong_tensors_are_refused_in_one_sentence() {
         (ids(json!([1, 2]), json!([2, -1])), 400, "-1 is no token id"),
         (ids(json!([2]), json!([2, 3])), 400, "[n, s]"),
         (ids(json!([1, 600]), json!(vec![5; 600])), 400, "1 to 512"),
+        (
+            ids(json!([10_000_000_000_000_u64, 0]), json!([])),
+            400,
+            "row 0 has 0 tokens",
+        ),
     ] {
         let (found, body) = post(&app, INFER, json!({"inputs": inputs})).await.error();
         let message = body["error"].as_str().unwrap();
