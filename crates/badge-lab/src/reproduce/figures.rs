@@ -267,9 +267,10 @@ fn heat_map(
     });
     HeatMap {
         title: format!("{of}: where rows leave, and are they right"),
-        legend: "Shade: how many rows leave there. Number: percent of them answered right. Beside \
-                 the policy: percent of blocks saved."
-            .to_owned(),
+        legend:
+            "Shade: how many rows leave there. Number: percent of them right. Beside the policy: \
+                 blocks saved."
+                .to_owned(),
         axis: "exit".to_owned(),
         columns: results.depths.iter().map(ToString::to_string).collect(),
         rows: rows.collect(),
