@@ -5,13 +5,14 @@
 #
 # Steps: models kernels yardsticks exits load latency throughput accuracy; all of them by default.
 # PYTHON has the packages that peers.py names. MODELS holds two fine-tuned models (see
-# ../first-run); without it the accuracy step is left out. Records are written beside this script.
+# ../first-run); without it the accuracy step is left out. Records are written beside this script, to
+# records/MACHINE where that is set: tables of several machines stand side by side.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 export BADGE=${BADGE:-$here/../../target/release/badge}
 python=${PYTHON:-python3}
 : "${OUT:?a folder for models with random weights}"
-records=$here/records
+records=$here/records/${MACHINE:-}
 mkdir -p "$records" "$OUT"
 shapes=(albert-base 12x384)
 
@@ -79,4 +80,4 @@ accuracy() {
 for step in "${@:-models kernels yardsticks exits load latency throughput accuracy}"; do
   for name in $step; do "$name"; done
 done
-"$python" "$here/table.py" "$records" "$here/../../docs/performance.md" "$here/../../README.md"
+"$python" "$here/table.py" "$here/records" "$here/../../docs/performance.md" "$here/../../README.md"

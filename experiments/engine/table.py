@@ -4,7 +4,8 @@
     python table.py records ../../docs/performance.md ../../README.md
 
 Each pair of markers `<!-- name:start -->`, `<!-- name:end -->` holds one table; a table whose records
-are missing is left as it is.
+are missing is left as it is. `<!-- name-FOLDER:start -->` wants those of another machine, in
+records/FOLDER.
 """
 import json
 import pathlib
@@ -13,7 +14,7 @@ import sys
 sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))
 from markdown import fill, table
 
-RECORDS = pathlib.Path(sys.argv[1])
+RECORDS = [pathlib.Path(sys.argv[1])]
 DOCUMENTS = [pathlib.Path(path) for path in sys.argv[2:]]
 PRECISIONS = ("f32", "bf16", "int8")
 SHAPES = ("albert-base", "12x384")
@@ -21,7 +22,7 @@ RIVALS = {"f32": ("onnxruntime f32", "openvino f32", "pytorch f32"), "bf16": ("o
 
 
 def read(name):
-    path = RECORDS / name
+    path = RECORDS[-1] / name
     return json.loads(path.read_text()) if path.exists() else None
 
 
@@ -195,8 +196,21 @@ TABLES = {
     "throughput": lambda: peers("throughput", "tokens_per_second", 0), "exits": exits, "accuracy": accuracy, "load": load, "speed": speed,
 }
 
+
+
+def made(text):
+    """Every table that a text has a place for."""
+    folders = [""] + [f"-{path.name}" for path in RECORDS[0].iterdir() if path.is_dir()]
+    tables = {}
+    for folder in folders:
+        RECORDS.append(RECORDS[0] / folder[1:])
+        tables.update({name + folder: make() for name, make in TABLES.items() if f"<!-- {name}{folder}:start -->" in text})
+        RECORDS.pop()
+    return tables
+
+
 for document in DOCUMENTS:
-    here = {name: make() for name, make in TABLES.items() if f"<!-- {name}:start -->" in document.read_text()}
-    for name in (name for name, made in here.items() if made is None):
+    here = made(document.read_text())
+    for name in (name for name, table in here.items() if table is None):
         print(f"no records for `{name}`", file=sys.stderr)
     fill(document, here)

@@ -20,11 +20,15 @@ use std::str::FromStr;
 use half::bf16;
 
 use crate::activation::Activation;
+#[cfg(target_arch = "x86_64")]
+use crate::isa::Amx;
 use crate::isa::Isa;
 use crate::matrix::{Matrix, Rows, RowsMut, SharedRows};
 use crate::quantise::QuantisedRows;
 use crate::threads::{Pool, Task};
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -130,8 +134,8 @@ pub struct Epilogue<'a> {
     /// `R: [M, N]`, added last.
     pub residual: Option<Rows<'a, f32>>,
     /// Weights that the operations after the product read. A single row that meets them would wait
-    /// for memory, which the product leaves idle: so it asks for them on its way. Products of fewer
-    /// than three tiles of rows have no time to spare and ask for nothing.
+    /// for memory, which the product leaves idle: so it asks for them on its way. Products of up to
+    /// sixteen rows have no time to spare and ask for nothing.
     pub next: &'a [Upcoming],
 }
 
@@ -246,6 +250,11 @@ pub fn gemm(
         tiles: tile::functions(pool.isa(), precision),
         wide: tile::wide(pool.isa(), precision),
         rows_max: tile::rows_max(pool.isa()),
+        #[cfg(target_arch = "x86_64")]
+        unit: match pool.isa() {
+            Isa::Amx(amx) => Some(amx),
+            _ => None,
+        },
     };
     let row_bytes = padded * size_of::<f32>() / precision.group();
     let parts = Parts::of([m, weights.panels()], row_bytes, pool.threads());
@@ -350,6 +359,9 @@ struct Product<'a> {
     tiles: &'static [TileFunction; TILE_ROWS],
     wide: Option<&'static [TileFunction; WIDE]>,
     rows_max: usize,
+    /// The tile unit, where it computes this product.
+    #[cfg(target_arch = "x86_64")]
+    unit: Option<Amx>,
 }
 
 impl Product<'_> {
@@ -358,8 +370,16 @@ impl Product<'_> {
     /// # Safety
     /// No other thread writes these rows and panels at the same time.
     unsafe fn compute(&self, part: &Part) {
-        let mut buffer = tile::Buffer::new();
         let Part { rows, panels, .. } = part;
+        #[cfg(target_arch = "x86_64")]
+        if let Some(amx) = self.unit
+            && amx::is_for(self.weights.precision(), rows.len())
+        {
+            // SAFETY: the caller's promise.
+            unsafe { self.compute_with_unit(amx, part) };
+            return;
+        }
+        let mut buffer = tile::Buffer::new();
         if let (1, Some(wide)) = (rows.len(), self.wide) {
             let groups = panels.len().div_ceil(WIDE);
             for group in 0..groups {
@@ -419,6 +439,60 @@ impl Product<'_> {
         }
     }
 
+    /// The same with the tile unit. Its tiles are laid out once: all are of one height, and where the
+    /// rows are no multiple of that, each begins with a few rows of the one before, which come out
+    /// the same.
+    ///
+    /// # Safety
+    /// As [`Self::compute`].
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn compute_with_unit(&self, amx: Amx, part: &Part) {
+        let mut buffers = [const { tile::Buffer::new() }; amx::STRIP];
+        let precision = self.weights.precision();
+        let Part { rows, panels, .. } = part;
+        let tiles = rows.len().div_ceil(amx::ROWS_MAX);
+        let height = rows.len().div_ceil(tiles);
+        let unit = amx::Unit::new(amx, precision, height);
+        for panel in panels.clone().step_by(amx::STRIP) {
+            let strip = panel..panels.end.min(panel + amx::STRIP);
+            for index in 0..tiles {
+                let new =
+                    rows.start + index * height..rows.end.min(rows.start + (index + 1) * height);
+                let first = new.start.min(rows.end - height);
+                let place = Place {
+                    first,
+                    panel,
+                    index,
+                    tiles,
+                };
+                let (start, stride) = self.input.address();
+                let block = amx::Block {
+                    groups: self.weights.groups(),
+                    input: start.wrapping_add(first * stride),
+                    input_stride: stride,
+                    panel: self.weights.panel(panel),
+                    panels: strip.len(),
+                    scales: self.weights.scales(panel),
+                    ahead: self.upcoming(&place, &part.share, 0),
+                    sums: buffers.as_mut_ptr(),
+                };
+                // SAFETY: the unit is laid out for `height` rows, which exist from `first` on; panels
+                // and their scales lie one after the other and hold `groups` groups; there is a
+                // buffer for each.
+                unsafe { unit.sums(&block) };
+                for (buffer, panel) in buffers.iter().zip(strip.clone()) {
+                    let done = Done {
+                        rows: new.clone(),
+                        panel,
+                        first: new.start - first,
+                    };
+                    // SAFETY: the caller's promise.
+                    unsafe { self.finish(buffer, &done) };
+                }
+            }
+        }
+    }
+
     /// Whether stores to the output wait long enough to hold up the next tile. They leave in order,
     /// and in int8 so do a tile's totals behind them, which the tile reads again. Measured on Zen 5,
     /// one thread, N x K = 768 x 768: with 128 rows (98 KB, beyond the first-level cache) asking for
@@ -464,11 +538,15 @@ impl Product<'_> {
     /// panel; the others would find it in the cache already, so the last of them in the share ask
     /// for what its thread multiplies after the product, a line a group.
     fn ahead(&self, place: &Place, share: &Share) -> *const u8 {
-        let own = self.weights.ahead(place.panel, place.index);
-        let Some(spare) = place.index.checked_sub(pack::TILES_PER_PANEL) else {
-            return own;
-        };
-        let per_panel = place.tiles - pack::TILES_PER_PANEL;
+        self.upcoming(place, share, pack::TILES_PER_PANEL)
+            .unwrap_or_else(|| self.weights.ahead(place.panel, place.index))
+    }
+
+    /// What a tile asks for of what comes after the product, where the first `busy` tiles of each
+    /// panel ask for nothing.
+    fn upcoming(&self, place: &Place, share: &Share, busy: usize) -> Option<*const u8> {
+        let spare = place.index.checked_sub(busy)?;
+        let per_panel = place.tiles - busy;
         let to_come = (share.panels.end - place.panel) * per_panel - spare;
         // Without inputs there is no group, and nothing is asked for.
         let piece_bytes = self.weights.groups().max(1) * LINE;
@@ -478,11 +556,11 @@ impl Product<'_> {
             let pieces = upcoming.len().div_ceil(piece_bytes);
             if to_come <= behind + pieces {
                 let offset = (behind + pieces - to_come) * piece_bytes;
-                return std::ptr::without_provenance(upcoming.start + offset);
+                return Some(std::ptr::without_provenance(upcoming.start + offset));
             }
             behind += pieces;
         }
-        own
+        None
     }
 
     /// Writes a tile's sums to the output.

@@ -26,6 +26,8 @@ pub mod softmax;
 pub mod threads;
 pub mod training;
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod buffer;
 mod simd;
 

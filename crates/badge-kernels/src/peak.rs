@@ -15,10 +15,14 @@ use crate::threads::{Pool, wait_until};
 #[cfg(target_arch = "x86_64")]
 mod dot;
 mod plain;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 
 #[cfg(target_arch = "x86_64")]
 use dot::{Bf16Dots, Int8Dots};
 use plain::{MultiplyAdds, PortableMultiplyAdds, Reads};
+#[cfg(target_arch = "x86_64")]
+use tiles::{Bf16Tiles, Int8Tiles};
 
 /// Time for all repeats of a measurement together.
 const BUDGET: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 150 });
@@ -104,11 +108,15 @@ pub fn measure(pool: &Pool, peak: Peak) -> Option<f64> {
         Peak::DotBf16 => match isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512(token) => Some(best_rate(pool, &Bf16Dots::new(token)?)),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx(token) => Some(best_rate(pool, &Bf16Tiles(token))),
             _ => None,
         },
         Peak::DotInt8 => match isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512(token) => Some(best_rate(pool, &Int8Dots::new(token)?)),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx(token) => Some(best_rate(pool, &Int8Tiles(token))),
             _ => None,
         },
         Peak::CacheBandwidth => Some(best_rate(
@@ -202,6 +210,8 @@ mod tests {
                         (Peak::DotBf16, Isa::Avx512(token)) => token.bf16(),
                         #[cfg(target_arch = "x86_64")]
                         (Peak::DotInt8, Isa::Avx512(token)) => token.vnni(),
+                        #[cfg(target_arch = "x86_64")]
+                        (Peak::DotBf16 | Peak::DotInt8, Isa::Amx(_)) => true,
                         (Peak::DotBf16 | Peak::DotInt8, _) => false,
                         _ => true,
                     };

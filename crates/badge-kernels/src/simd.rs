@@ -122,7 +122,7 @@ impl Isa {
             Self::Avx2(_) => unsafe { avx2::run(operation) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the token proves that the features exist.
-            Self::Avx512(_) => unsafe { avx512::run(operation) },
+            Self::Avx512(_) | Self::Amx(_) => unsafe { avx512::run(operation) },
         }
     }
 }

@@ -20,7 +20,9 @@ pub(crate) unsafe fn transpose(
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the token proves the features; rows are the caller's promise, `out` holds 16 units
         // at each multiple of the stride by the assert.
-        Isa::Avx512(_) => unsafe { avx512::transpose(rows, out.as_mut_ptr(), stride) },
+        Isa::Avx512(_) | Isa::Amx(_) => unsafe {
+            avx512::transpose(rows, out.as_mut_ptr(), stride);
+        },
         _ => {
             for (lane, row) in rows.iter().enumerate() {
                 for unit in 0..SIDE {

@@ -58,17 +58,20 @@ pub(crate) struct Tile {
 /// of sums.
 pub(crate) type TileFunction = unsafe fn(&Tile);
 
+/// Rows of sums: those of the highest tile of the tile unit.
+const BUFFER_ROWS: usize = 32;
+
 /// Sums of a tile.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 #[repr(align(64))]
 pub(crate) struct Buffer {
-    sums: [f32; TILE_ROWS * PANEL],
+    sums: [f32; BUFFER_ROWS * PANEL],
 }
 
 impl Buffer {
-    pub(crate) fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self {
-            sums: [0.0; TILE_ROWS * PANEL],
+            sums: [0.0; BUFFER_ROWS * PANEL],
         }
     }
 
@@ -113,6 +116,8 @@ pub(crate) fn functions(isa: Isa, precision: Precision) -> &'static [TileFunctio
         (Isa::Avx512(has), Precision::Int8) if has.vnni() => &avx512::INT8,
         #[cfg(target_arch = "x86_64")]
         (Isa::Avx512(_), Precision::Int8) => &avx512::INT8_BY_I16,
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Amx(amx), _) => functions(Isa::Avx512(amx.vectors()), precision),
     }
 }
 
@@ -127,6 +132,8 @@ pub(crate) fn wide(isa: Isa, precision: Precision) -> Option<&'static [TileFunct
         (Isa::Avx512(_), Precision::F32) => Some(&avx512::F32_WIDE),
         #[cfg(target_arch = "x86_64")]
         (Isa::Avx512(has), Precision::Bf16) if has.bf16() => Some(&avx512::BF16_WIDE),
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Amx(amx), _) => wide(Isa::Avx512(amx.vectors()), precision),
         _ => None,
     }
 }

@@ -12,6 +12,8 @@ use crate::matrix::{Matrix, SharedRows, SharedSlice};
 use crate::threads::{Pool, Task};
 
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -68,7 +70,7 @@ impl TrainedMatrix {
     }
 }
 
-/// Outputs of a task: whole tiles of eight and of six. A block of the left factor over
+/// Outputs of a task: whole tiles of eight, six and sixteen. A block of the left factor over
 /// [`TOKENS_AT_ONCE`] takes 192 KiB; with two panels of the right one, of 128 KiB each, it stays in
 /// the second-level cache of 1 MiB.
 const BLOCK: usize = 48;
@@ -79,15 +81,20 @@ const TOKENS_AT_ONCE: usize = 1024;
 /// Working memory of [`weight_gradient`], for any shapes.
 #[derive(Debug)]
 pub struct GradientScratch {
-    /// A row for each thread: its block of the left factor.
+    /// A row for each thread: its block of the left factor, and for the tile unit one of the right.
     units: Matrix<i32>,
 }
 
 impl GradientScratch {
     /// Working memory for calls on this pool.
     pub fn new(pool: &Pool) -> Self {
+        let units = match pool.isa() {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx(_) => amx::SCRATCH.max(BLOCK * TOKENS_AT_ONCE),
+            _ => BLOCK * TOKENS_AT_ONCE,
+        };
         Self {
-            units: Matrix::zeros(pool.threads(), BLOCK * TOKENS_AT_ONCE),
+            units: Matrix::zeros(pool.threads(), units),
         }
     }
 }
@@ -102,7 +109,8 @@ impl GradientScratch {
 /// are. Their order depends on `T` alone.
 ///
 /// # Panics
-/// When shapes or precisions disagree, or `scratch` is of a pool of fewer threads.
+/// When shapes or precisions disagree, or `scratch` is of a pool of fewer threads or of another
+/// instruction set.
 pub fn weight_gradient(
     pool: &Pool,
     dy: Factor<'_>,
@@ -133,10 +141,21 @@ pub fn weight_gradient(
         units: scratch.units.rows_mut(workers).share(),
         gradient: SharedSlice::new(gradient),
     };
-    if k > 0 && x.count() > 0 {
-        // SAFETY: each block of outputs is one task, and no two tasks of a worker run at once.
-        pool.run(n.div_ceil(BLOCK), &|task: Task| unsafe { job.block(task) });
+    if k == 0 || x.count() == 0 {
+        return;
     }
+    #[cfg(target_arch = "x86_64")]
+    if let (Isa::Amx(amx), Precision::Bf16) = (job.isa, x.precision()) {
+        let height = amx::outputs_of_task(n, pool.threads());
+        pool.run(n.div_ceil(height), &|task: Task| {
+            let outputs = task.index * height..n.min((task.index + 1) * height);
+            // SAFETY: as below.
+            unsafe { job.block_by_unit(amx, outputs, task.worker) };
+        });
+        return;
+    }
+    // SAFETY: each block of outputs is one task, and no two tasks of a worker run at once.
+    pool.run(n.div_ceil(BLOCK), &|task: Task| unsafe { job.block(task) });
 }
 
 /// One call of [`weight_gradient`].
@@ -162,28 +181,33 @@ impl WeightGradient<'_> {
         let units = unsafe { self.units.row(task.worker) };
         // SAFETY: the caller's promise.
         let gradient = unsafe { self.gradient.part(outputs.start * k..outputs.end * k) };
-        let tokens = self.x.count();
-        // Parts of even length; whole pairs but for the last token.
-        let pairs = tokens.div_ceil(2);
-        let parts = tokens.div_ceil(TOKENS_AT_ONCE);
-        let bound = |part: usize| (pairs * part / parts * 2).min(tokens);
-        for part in 0..parts {
-            let tokens = bound(part)..bound(part + 1);
+        for tokens in self.parts() {
             self.isa.run(Pack {
                 factor: self.dy,
                 tokens: tokens.clone(),
                 outputs: outputs.clone(),
-                kernel: self.kernel,
+                height: self.kernel.outputs,
+                step: self.kernel.step,
+                room: tokens.len().div_ceil(self.kernel.step.tokens()),
                 units,
             });
             // What this thread is likely to pack next.
-            let next = if part + 1 < parts {
+            let next = if tokens.end < self.x.count() {
                 self.dy.address_of(tokens.end, outputs.start)
             } else {
                 self.dy.address_of(0, outputs.start + self.threads * BLOCK)
             };
             self.tiles(&tokens, units, gradient, next);
         }
+    }
+
+    /// The tokens, in parts that are summed in registers: of even length, whole pairs but for the last
+    /// token.
+    fn parts(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let tokens = self.x.count();
+        let (pairs, parts) = (tokens.div_ceil(2), tokens.div_ceil(TOKENS_AT_ONCE));
+        let bound = move |part: usize| (pairs * part / parts * 2).min(tokens);
+        (0..parts).map(move |part| bound(part)..bound(part + 1))
     }
 
     /// All tiles of a block over some tokens, panel after panel of the right factor. The left

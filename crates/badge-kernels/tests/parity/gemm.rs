@@ -12,13 +12,13 @@ use badge_kernels::threads::Pool;
 
 use crate::numbers;
 
-/// Around one and two tiles of eight rows (AVX-512) and of six (AVX2).
-const ROWS: [usize; 11] = [0, 1, 2, 3, 5, 6, 7, 8, 9, 13, 17];
+/// Around one and two tiles of eight rows (AVX-512), of six (AVX2) and of sixteen and 32 (AMX).
+const ROWS: [usize; 16] = [0, 1, 2, 3, 5, 6, 7, 8, 9, 13, 16, 17, 31, 32, 33, 67];
 /// Around one panel of 32 columns and its halves, and more than the panels a single row takes.
 const OUTPUTS: [usize; 9] = [1, 15, 16, 17, 31, 33, 64, 70, 130];
-/// Around the unrolling by four groups of one, two and four inputs and, of int8, around runs of
-/// 64.
-const INPUTS: [usize; 14] = [1, 2, 3, 4, 5, 7, 15, 16, 17, 33, 63, 64, 65, 130];
+/// Around the unrolling by four groups of one, two and four inputs and around runs of 64, which are
+/// int8's and, with two to a group or four, one or two steps of AMX.
+const INPUTS: [usize; 15] = [1, 2, 3, 4, 5, 7, 15, 16, 17, 32, 33, 63, 64, 65, 130];
 
 /// Factors in one precision, and the numbers they stand for.
 struct Factors {
@@ -180,6 +180,12 @@ fn products_cut_into_parts_agree_with_the_reference() {
     for isa in Isa::available() {
         let pool = Pool::new(isa, 2);
         check(&pool, [97, 40, 3072], Precision::F32, Activation::Identity);
+        check(
+            &pool,
+            [197, 40, 3072],
+            Precision::Bf16,
+            Activation::Identity,
+        );
     }
 }
 
@@ -233,10 +239,41 @@ fn integer_sums_are_exact_and_the_same_on_every_instruction_set() {
 }
 
 #[test]
+fn int8_products_are_the_same_bits_wherever_a_multiply_add_is_fused() {
+    for [m, n, k] in [[1, 40, 200], [5, 170, 130], [16, 70, 63], [45, 97, 333]] {
+        let mut first: Option<Vec<Vec<u32>>> = None;
+        for isa in Isa::available()
+            .into_iter()
+            .filter(|isa| *isa != Isa::Scalar)
+        {
+            let pool = Pool::new(isa, 2);
+            let factors = Factors::new(&pool, [m, n, k], Precision::Int8);
+            let mut out = Matrix::<f32>::zeros(m, n);
+            gemm(
+                &pool,
+                factors.input(Precision::Int8),
+                &factors.packed,
+                &Epilogue::NONE,
+                Output::F32(out.rows_mut(m)),
+            );
+            let found = crate::bits(out.rows(m));
+            match &first {
+                None => first = Some(found),
+                Some(first) => assert!(*first == found, "{isa} {:?}", [m, n, k]),
+            }
+        }
+    }
+}
+
+#[test]
 fn a_row_of_a_product_does_not_depend_on_its_neighbours_or_on_threads() {
-    // Wide enough for a row alone to take several panels at once.
-    let [m, n, k] = [23, 170, 133];
-    for isa in Isa::available() {
+    // Wide enough for a row alone to take several panels at once; rows for one low tile, and for
+    // several of any instruction set.
+    let shapes = [[23, 170, 133], [70, 170, 133]];
+    for (isa, [m, n, k]) in Isa::available()
+        .into_iter()
+        .flat_map(|isa| shapes.map(|shape| (isa, shape)))
+    {
         for precision in Precision::ALL {
             let all = Pool::new(isa, 3);
             let factors = Factors::new(&all, [m, n, k], precision);

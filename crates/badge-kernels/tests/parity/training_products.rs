@@ -93,10 +93,10 @@ fn check_weight_gradient(pool: &Pool, [t, n, k]: [usize; 3], precision: Precisio
 
 /// Around pairs of tokens and the tokens that are summed at once.
 const TOKENS: [usize; 9] = [0, 1, 2, 3, 4, 5, 8, 33, 130];
-/// Around tiles of 6 and 8 outputs and the outputs that a task has.
-const OUTPUTS: [usize; 10] = [1, 5, 6, 7, 8, 9, 31, 33, 64, 71];
-/// Around vectors of 8 and 16 inputs and panels of 32.
-const INPUTS: [usize; 10] = [1, 7, 8, 9, 15, 17, 31, 32, 33, 100];
+/// Around tiles of 6, 8 and 16 outputs and the outputs that a task has.
+const OUTPUTS: [usize; 15] = [1, 5, 6, 7, 8, 9, 15, 16, 17, 31, 33, 49, 64, 71, 200];
+/// Around vectors of 8 and 16 inputs, panels of 32 and of 48.
+const INPUTS: [usize; 13] = [1, 7, 8, 9, 15, 17, 31, 32, 33, 47, 48, 49, 100];
 
 #[test]
 fn gradients_of_weights_agree_with_the_reference_and_are_added() {

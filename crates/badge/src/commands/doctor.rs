@@ -22,7 +22,7 @@ use super::{Session, Verdict};
 /// Flags of `badge doctor`.
 #[derive(Debug, Clone, Copy, Args)]
 #[command(after_help = "Example:\n  badge doctor --threads 1\n\n\
-    The environment variable BADGE_ISA (scalar, avx2, avx512) forces an instruction set.\n\
+    The environment variable BADGE_ISA (scalar, avx2, avx512, amx) forces an instruction set.\n\
     Exit code 1 means that the self-test has failed.")]
 pub(crate) struct DoctorArgs {}
 

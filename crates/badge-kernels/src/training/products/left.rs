@@ -1,23 +1,27 @@
 //! The left factor in the order in which tiles read it: for each tile, step after step, the units of
-//! its outputs side by side.
+//! its outputs side by side. The tile unit wants the right factor so, and the left one turned.
 
 use std::ops::Range;
 
 use half::bf16;
 
 use super::BLOCK;
-use super::tile::{Kernel, Step, TILE_OUTPUTS};
+use super::tile::{Step, TILE_OUTPUTS};
 use crate::matrix::Rows;
 use crate::simd::{Operation, Simd};
 use crate::training::Factor;
 
 /// Packs the columns `outputs` of some tokens, at most [`BLOCK`] of them: the units of tile `i` begin
-/// at `i` times the steps times the outputs of a tile. Outputs beyond the last are zero.
+/// at `i` times the room times the outputs of a tile. Outputs and steps beyond the last are zero.
 pub(super) struct Pack<'a> {
     pub(super) factor: Factor<'a>,
     pub(super) tokens: Range<usize>,
     pub(super) outputs: Range<usize>,
-    pub(super) kernel: Kernel,
+    /// Outputs of a tile.
+    pub(super) height: usize,
+    pub(super) step: Step,
+    /// Steps of a tile that there is room for; at least as many as the tokens make.
+    pub(super) room: usize,
     pub(super) units: &'a mut [i32],
 }
 
@@ -27,11 +31,11 @@ impl Operation for Pack<'_> {
     /// An operation for the sake of the compiler, which may use the instruction set.
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
-        if self.kernel.outputs == TILE_OUTPUTS {
-            self.tiles_of::<TILE_OUTPUTS>();
-        } else {
-            assert_eq!(self.kernel.outputs, 6, "outputs of a tile");
-            self.tiles_of::<6>();
+        match self.height {
+            TILE_OUTPUTS => self.tiles_of::<TILE_OUTPUTS>(),
+            6 => self.tiles_of::<6>(),
+            16 => self.tiles_of::<16>(),
+            height => panic!("a tile of {height} outputs"),
         }
     }
 }
@@ -39,7 +43,7 @@ impl Operation for Pack<'_> {
 impl Pack<'_> {
     #[inline(always)]
     fn tiles_of<const H: usize>(self) {
-        match (self.factor, self.kernel.step) {
+        match (self.factor, self.step) {
             (Factor::F32(rows), _) => self.tokens_of::<f32, H>(rows, |x| x.to_bits() as i32),
             (Factor::Bf16(rows), Step::Token) => {
                 self.tokens_of::<bf16, H>(rows, |x| i32::from(x.to_bits()) << 16);
@@ -54,19 +58,22 @@ impl Pack<'_> {
         rows: Rows<'_, T>,
         unit: impl Fn(T) -> i32,
     ) {
-        let steps = self.tokens.len();
-        let units = &mut self.units.as_chunks_mut::<H>().0[..steps * (BLOCK / H)];
+        let (steps, room) = (self.tokens.len(), self.room);
+        let units = &mut self.units.as_chunks_mut::<H>().0[..room * (BLOCK / H)];
         let mut padded = [T::default(); BLOCK];
         for (step, token) in self.tokens.enumerate() {
             let row = whole(&rows.row(token)[self.outputs.clone()], &mut padded);
-            write(units, steps, step, &row.map(&unit));
+            write(units, room, step, &row.map(&unit));
+        }
+        for step in steps..room {
+            write(units, room, step, &[0; BLOCK]);
         }
     }
 
     #[inline(always)]
     fn pairs_of<const H: usize>(self, rows: Rows<'_, bf16>) {
-        let steps = self.tokens.len().div_ceil(2);
-        let units = &mut self.units.as_chunks_mut::<H>().0[..steps * (BLOCK / H)];
+        let (steps, room) = (self.tokens.len().div_ceil(2), self.room);
+        let units = &mut self.units.as_chunks_mut::<H>().0[..room * (BLOCK / H)];
         let mut padded = [[bf16::ZERO; BLOCK]; 2];
         let nothing = [bf16::ZERO; BLOCK];
         for (step, token) in self.tokens.clone().step_by(2).enumerate() {
@@ -81,7 +88,10 @@ impl Pack<'_> {
                 (u32::from(even[i].to_bits()) | u32::from(odd[i].to_bits()) << 16) as i32
             };
             let pairs: [i32; BLOCK] = std::array::from_fn(pair);
-            write(units, steps, step, &pairs);
+            write(units, room, step, &pairs);
+        }
+        for step in steps..room {
+            write(units, room, step, &[0; BLOCK]);
         }
     }
 }
@@ -98,8 +108,8 @@ fn whole<'a, T: Copy>(row: &'a [T], padded: &'a mut [T; BLOCK]) -> &'a [T; BLOCK
 
 /// Writes the units of one step, each tile's to its place.
 #[inline(always)]
-fn write<const H: usize>(units: &mut [[i32; H]], steps: usize, step: usize, row: &[i32; BLOCK]) {
+fn write<const H: usize>(units: &mut [[i32; H]], room: usize, step: usize, row: &[i32; BLOCK]) {
     for (tile, row) in row.as_chunks::<H>().0.iter().enumerate() {
-        units[tile * steps + step] = *row;
+        units[tile * room + step] = *row;
     }
 }

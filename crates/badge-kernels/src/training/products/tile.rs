@@ -105,5 +105,7 @@ pub(super) fn kernel(isa: Isa, precision: Precision) -> Kernel {
         },
         #[cfg(target_arch = "x86_64")]
         (Isa::Avx512(_), Precision::Bf16) => by_token(&avx512::BF16_BY_F32, TILE_OUTPUTS),
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Amx(amx), _) => kernel(Isa::Avx512(amx.vectors()), precision),
     }
 }

@@ -18,7 +18,7 @@ use super::{Bench, OutArgs, PrecisionArgs, Provenance, check_out};
 #[derive(Debug, Clone, Args)]
 #[command(
     after_help = "Example:\n  badge bench kernels --threads 1 --rows 32,128\n\n\
-    The environment variable BADGE_ISA (scalar, avx2, avx512) forces an instruction set."
+    The environment variable BADGE_ISA (scalar, avx2, avx512, amx) forces an instruction set."
 )]
 pub(crate) struct KernelsArgs {
     /// Measure the machine alone: multiply-adds in each precision, reading from memory

@@ -84,8 +84,10 @@ fn instruction(isa: &str, precision: Precision, has_peak: bool) -> &'static str 
     match (isa, precision, has_peak) {
         ("scalar", _, _) => "portable code",
         (_, Precision::F32, _) => "fused multiply-adds (VFMADD)",
+        ("amx", Precision::Bf16, true) => "products of tiles (TDPBF16PS)",
         (_, Precision::Bf16, true) => "dot products of pairs (VDPBF16PS)",
         (_, Precision::Bf16, false) => "widened to f32, then fused multiply-adds",
+        ("amx", Precision::Int8, true) => "products of tiles (TDPBUSD)",
         (_, Precision::Int8, true) => "dot products of four (VPDPBUSD)",
         (_, Precision::Int8, false) => "widened to 16 bits, then dot products of pairs (VPMADDWD)",
     }
@@ -108,5 +110,6 @@ mod tests {
             assert_eq!(by(isa)[2].starts_with("widened"), !portable, "{isa}");
         }
         assert!(instruction("avx512", Precision::Int8, true).contains("VPDPBUSD"));
+        assert!(instruction("amx", Precision::Bf16, true).contains("TDPBF16PS"));
     }
 }

@@ -4,6 +4,8 @@ use std::fmt;
 use std::fs;
 use std::path::Path;
 
+#[cfg(target_arch = "x86_64")]
+use badge_engine::kernels::isa::Isa;
 use serde::Serialize;
 
 /// Memory in bytes; `None` where the system does not say.
@@ -92,6 +94,7 @@ pub(super) fn instruction_sets() -> Vec<&'static str> {
         ("avx512vl", is_x86_feature_detected!("avx512vl")),
         ("avx512vnni", is_x86_feature_detected!("avx512vnni")),
         ("avx512bf16", is_x86_feature_detected!("avx512bf16")),
+        ("amx", Isa::named("amx").is_ok()),
     ];
     all.iter()
         .filter(|(_, there)| *there)
