@@ -6,12 +6,12 @@
 # Steps: step (a quarter of an hour on two cores), epoch (an hour), stage (half an hour; ROWS=600 takes the
 # first rows of these two alone) and precision (an hour; fine-tunes MRPC in f32 and bf16 with the seeds of SEEDS, and needs
 # BACKBONE, DATA and OUT); all by default. PYTHON has the packages that peers.py names. Records are
-# written beside this script.
+# written beside this script, to records/MACHINE where that is set.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 export BADGE=${BADGE:-$here/../../target/release/badge}
 python=${PYTHON:-python3}
-records=$here/records
+records=$here/records/${MACHINE:-}
 mkdir -p "$records"
 shapes=(albert-base 12x384)
 
@@ -54,4 +54,4 @@ precision() {
 
 [ $# -gt 0 ] || set -- step epoch stage precision
 for name in "$@"; do "$name"; done
-"$python" "$here/table.py" "$records" "$here/README.md" "$here/../../docs/performance.md"
+"$python" "$here/table.py" "$here/records" "$here/README.md" "$here/../../docs/performance.md"

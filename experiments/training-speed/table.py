@@ -4,7 +4,8 @@
     python table.py records README.md
 
 Each pair of markers `<!-- name:start -->`, `<!-- name:end -->` holds one table; a table whose records
-are missing is left as it is, and a document without its markers too.
+are missing is left as it is, and a document without its markers too. `<!-- name-FOLDER:start -->`
+wants those of another machine, in records/FOLDER.
 """
 import json
 import pathlib
@@ -14,7 +15,7 @@ import sys
 sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))
 from markdown import fill, table
 
-RECORDS = pathlib.Path(sys.argv[1])
+RECORDS = [pathlib.Path(sys.argv[1])]
 DOCUMENTS = [pathlib.Path(path) for path in sys.argv[2:]]
 SHAPES = ("albert-base", "12x384")
 MIB = 2**20
@@ -23,7 +24,7 @@ EVERY_ROW = 3668
 
 
 def records(what):
-    paths = [RECORDS / f"{what}-{shape}.json" for shape in SHAPES]
+    paths = [RECORDS[-1] / f"{what}-{shape}.json" for shape in SHAPES]
     return [json.loads(path.read_text()) for path in paths if path.exists()]
 
 
@@ -87,7 +88,7 @@ def precision():
     """Dev scores of both precisions by seed, and how far their losses lie apart."""
     rows, gaps = [], {"seed": [], "precision": []}
     runs = {}
-    for path in sorted(RECORDS.glob("precision-*.json")):
+    for path in sorted(RECORDS[-1].glob("precision-*.json")):
         _, name, seed = path.stem.split("-")
         runs[int(seed), name] = json.loads(path.read_text())
     seeds = sorted({seed for seed, _ in runs})
@@ -118,7 +119,12 @@ def smooth(losses):
 
 
 def main():
-    blocks = {"training-step": step(), "training-epoch": epoch(), "training-stage": stage(), "training-precision": precision()}
+    blocks = {}
+    for folder in [""] + [f"-{path.name}" for path in RECORDS[0].iterdir() if path.is_dir()]:
+        RECORDS.append(RECORDS[0] / folder[1:])
+        blocks.update({f"training-step{folder}": step(), f"training-epoch{folder}": epoch(), f"training-stage{folder}": stage(),
+                       f"training-precision{folder}": precision()})
+        RECORDS.pop()
     for path in DOCUMENTS:
         fill(path, blocks)
 

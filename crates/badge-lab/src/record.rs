@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
+use badge_engine::kernels::isa::Isa;
 use badge_tasks::file;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -62,7 +63,7 @@ pub struct Machine {
     pub logical_cpus: usize,
     /// Threads the run used.
     pub threads: usize,
-    /// The widest vector instructions the processor offers.
+    /// The instruction set of the kernels.
     pub instruction_set: String,
     /// The arithmetic of the run, such as `f32`.
     pub precision: String,
@@ -174,24 +175,9 @@ fn model_name(cpuinfo: &str) -> Option<&str> {
     })
 }
 
-#[cfg(target_arch = "x86_64")]
+/// What the kernels compute with here; a wrong `BADGE_ISA` is told by whoever computes.
 fn instruction_set() -> &'static str {
-    if is_x86_feature_detected!("avx512f") {
-        "avx512"
-    } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-        "avx2+fma"
-    } else {
-        "sse2"
-    }
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn instruction_set() -> &'static str {
-    if cfg!(target_arch = "aarch64") {
-        "neon"
-    } else {
-        "scalar"
-    }
+    Isa::choose().unwrap_or(Isa::Scalar).name()
 }
 
 /// A moment as ISO 8601 in UTC, from seconds since 1970.

@@ -17,6 +17,7 @@ use crate::evaluate::ExitScores;
 use crate::model::MultiExitModel;
 use crate::observer::EpochReport;
 use crate::optimizer::AdamW;
+use crate::precision::Precision;
 
 /// Where a run is.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -164,6 +165,16 @@ impl CheckpointFile {
         optimizer.restore(&mut tensors, model.parameters(), steps)?;
         Ok(progress)
     }
+}
+
+/// The precision of the unfinished run in a directory; none where there is no run, or no readable
+/// checkpoint of it.
+pub fn precision_of_run(directory: &Path) -> Option<Precision> {
+    let path = directory.join(CHECKPOINT_FILE);
+    let bytes = file::read_bytes(&path).ok()?;
+    let metadata = read_metadata(&path.display().to_string(), &bytes).ok()?;
+    let run: Value = serde_json::from_str(metadata.get(FINGERPRINT)?).ok()?;
+    run["precision"].as_str()?.parse().ok()
 }
 
 /// Removes the checkpoint in a run's directory, if there is one: the run is finished and

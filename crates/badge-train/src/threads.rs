@@ -18,14 +18,22 @@ use crate::error::{Error, Result};
 /// When `BADGE_ISA` names an instruction set that does not exist or that this machine lacks.
 pub(crate) fn pool() -> Result<Arc<Pool>> {
     static POOLS: Mutex<BTreeMap<usize, Arc<Pool>>> = Mutex::new(BTreeMap::new());
-    let isa = Isa::choose().map_err(|problem| Error::Setting {
-        setting: badge_kernels::isa::ISA_VARIABLE,
-        problem: problem.to_string(),
-    })?;
+    let isa = isa()?;
     let threads = rayon::current_num_threads();
     let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
     let pool = pools
         .entry(threads)
         .or_insert_with(|| Arc::new(Pool::new(isa, threads)));
     Ok(Arc::clone(pool))
+}
+
+/// The instruction set of the kernels.
+///
+/// # Errors
+/// When `BADGE_ISA` names one that does not exist or that this machine lacks.
+pub(crate) fn isa() -> Result<Isa> {
+    Isa::choose().map_err(|problem| Error::Setting {
+        setting: badge_kernels::isa::ISA_VARIABLE,
+        problem: problem.to_string(),
+    })
 }

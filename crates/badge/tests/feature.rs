@@ -8,6 +8,8 @@ mod cache;
 mod calibrate;
 #[path = "feature/methods.rs"]
 mod methods;
+#[path = "feature/precision.rs"]
+mod precision;
 #[path = "feature/replay.rs"]
 mod replay;
 #[path = "feature/reproduce.rs"]

@@ -14,7 +14,7 @@ use badge_lab::model_card::ModelCard;
 use badge_lab::record::{Machine, RECORD_FILE, Record, now};
 use badge_tasks::{TaskData, file, hash};
 use badge_train::DeviceName;
-use badge_train::checkpoint::{CHECKPOINT_FILE, discard};
+use badge_train::checkpoint::{CHECKPOINT_FILE, discard, precision_of_run};
 use badge_train::method::ExitWeights;
 use badge_train::optimizer::AdamWConfig;
 use badge_train::precision::Precision;
@@ -152,7 +152,8 @@ pub(crate) struct TrainArgs {
     /// Longest input in tokens [default: 128]
     #[arg(long, value_name = "TOKENS")]
     max_length: Option<usize>,
-    /// What the products of the blocks multiply: f32, or bf16 with f32 sums and weights [default: f32]
+    /// What the products of the blocks multiply: f32, or bf16 with f32 sums and weights [default:
+    /// bf16 where the processor is faster in it, else f32]
     #[arg(long, value_name = "NAME", value_parser = parse::<Precision>)]
     precision: Option<Precision>,
     /// Compute the inside of every block again in the backward pass: more time, less memory
@@ -191,6 +192,7 @@ struct Outcome<'a> {
 pub(crate) fn run(args: TrainArgs, session: Session) -> Result<Verdict> {
     let mut args = args.with_file()?;
     args.seed = session.seed_flag.or(args.seed).or(Some(session.seed));
+    args.precision = Some(args.settled_precision()?);
     let ran = if args.is_of_all_depths() {
         singles::train_all(&args, session)?
     } else {
@@ -337,6 +339,17 @@ fn already_finished(
     Ok(Some(record.results))
 }
 
+/// The precision of the run in a directory, unfinished or finished; none where there is no run that
+/// could be read.
+fn precision_of(out: &Path) -> Option<Precision> {
+    let finished = || {
+        let record = Record::read(&out.join(RECORD_FILE)).ok()?;
+        let precision = record.configuration["training"]["precision"].as_str()?;
+        precision.parse().ok()
+    };
+    precision_of_run(out).or_else(finished)
+}
+
 fn tell_start(backbone: &Backbone, data: &TaskData, session: Session) {
     let console = session.console;
     let exits = backbone.config.exits();
@@ -439,6 +452,23 @@ impl TrainArgs {
         } else {
             Start::Fresh
         }
+    }
+
+    /// What was asked for, what the run to resume began with, or what is usual on this machine.
+    fn settled_precision(&self) -> Result<Precision> {
+        let begun = || {
+            let out = self.out.as_ref().filter(|_| self.resume)?;
+            if self.is_of_all_depths() {
+                precision_of(&out.join(singles::directory_of(1)))
+            } else {
+                precision_of(out)
+            }
+        };
+        let settled = self.precision.or_else(begun);
+        settled.map_or_else(
+            || Ok(Precision::usual(self.device.unwrap_or_default())?),
+            Ok,
+        )
     }
 
     fn train_config(&self) -> Result<TrainConfig> {

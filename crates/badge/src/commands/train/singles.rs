@@ -43,7 +43,7 @@ pub(super) fn train_all(args: &TrainArgs, session: Session) -> Result<Ran> {
         .blocks;
     let mut models = Vec::new();
     for depth in 1..=blocks {
-        let directory = format!("depth-{depth:02}");
+        let directory = directory_of(depth);
         session
             .console
             .note(&format!("model {depth} of {blocks}: {directory}"));
@@ -72,6 +72,11 @@ pub(super) fn train_all(args: &TrainArgs, session: Session) -> Result<Ran> {
         (&config, session.threads),
     )?;
     Ok(Ran { results, summary })
+}
+
+/// Where in the run's directory the model of a depth lies.
+pub(super) fn directory_of(depth: usize) -> String {
+    format!("depth-{depth:02}")
 }
 
 impl Model {
