@@ -220,7 +220,7 @@ impl Controller {
         let fits = |depth: f64| {
             let depths = self.depths(self.levels_at(depth, floor));
             let fixed = load.service.fixed * depths.normal;
-            load.service.drain_seconds(&load.queued, &depths) + fixed <= self.set_point_seconds()
+            load.drain_seconds(&depths) + fixed <= self.set_point_seconds()
         };
         if load.service.rate <= 0.0 || fits(1.0) {
             return 1.0;

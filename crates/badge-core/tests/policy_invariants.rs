@@ -297,15 +297,14 @@ proptest! {
         }).collect();
         surest.sort_by(f64::total_cmp);
         let h = |p: f64| entropy(&[p, 1.0 - p]);
-        // Between two neighbouring values, and beyond both ends, one threshold stands for all. Rounding
-        // may put values that are nearly equal on either side.
-        prop_assume!(h(0.5) - h(surest[0]) > 1e-5);
-        let mut thresholds = vec![0.5 + 0.5 * (surest[0] - 0.5)];
-        for pair in surest.windows(2) {
-            prop_assume!(h(pair[0]) - h(pair[1]) > 1e-5 && pair[1] - pair[0] > 1e-5);
-            thresholds.push(0.5 * (pair[0] + pair[1]));
-        }
-        thresholds.push(0.5 * (surest[surest.len() - 1] + 1.0));
+        // Between two neighbouring values, and beyond both ends, one threshold stands for all. Between
+        // values that are nearly equal there is none: rounding may put them on either side of it.
+        surest.insert(0, 0.5);
+        surest.push(1.0);
+        let neighbours = surest.windows(2).map(|pair| (pair[0], pair[1]));
+        let apart = neighbours.filter(|(low, high)| h(*low) - h(*high) > 1e-5 && high - low > 1e-5);
+        let thresholds: Vec<_> = apart.map(|(low, high)| 0.5 * (low + high)).collect();
+        prop_assert!(!thresholds.is_empty());
         for theta in thresholds {
             let maxprob = MaxProbability::new(theta).unwrap();
             let entropy = Entropy::new(h(theta)).unwrap();

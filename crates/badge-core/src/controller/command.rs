@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::class::{Class, PerClass};
 use super::ladder::Ladder;
-use super::load::{Service, cleaned_classes};
+use super::load::{Service, cleaned, cleaned_classes};
 use super::order::QueueOrder;
 
 /// The share of its time that a request may be predicted to take and still be let in: the forecast
@@ -95,26 +95,27 @@ impl Command {
         self.depth <= self.floor && self.floor < 1.0
     }
 
-    /// Whether a request is let in behind `queued` work: what is done before it, by class.
+    /// Whether a request is let in behind work that is done before it: `queued`, by class, as if it
+    /// went to full depth, and `begun`, as deep as it was let go ([`Load::begun`](super::Load::begun)).
     ///
     /// ```text
-    /// Q d_floor / μ̂ + Ŝ(d_floor)  ≤  0.9 · min(SLO, slack),   else come again after ⌈excess⌉ seconds
+    /// (Q d_floor + B) / μ̂ + Ŝ(d_floor)  ≤  0.9 · min(SLO, slack),   else come again after ⌈excess⌉ seconds
     /// ```
     ///
     /// Ŝ is of a batch with room for the request's own work. As long as there is depth to give away
     /// the left side is small: requests are refused at the floor alone. Work of class `batch` has
     /// 20 times the SLO, or its own deadline. An idle server lets everything in that may hope to
     /// meet the request's own deadline.
-    pub fn admit(&self, queued: &PerClass<f64>, ask: &Ask) -> Admission {
-        let queued = cleaned_classes(queued);
-        let allowed = match (queued.total() == 0.0, ask.slack()) {
+    pub fn admit(&self, (queued, begun): (&PerClass<f64>, f64), ask: &Ask) -> Admission {
+        let (queued, begun) = (cleaned_classes(queued), cleaned(begun));
+        let allowed = match (queued.total() + begun == 0.0, ask.slack()) {
             (true, None) => return Admission::Admit,
             (true, Some(slack)) => slack,
             (false, _) => ask.allowed(self.slo),
         };
         let batch = self.service.with_room_for(ask.work);
         let floor = *self.floors.of(ask.class);
-        let drain = self.service.drain_seconds(&queued, &self.floors);
+        let drain = self.service.drain_seconds((&queued, begun), &self.floors);
         let excess = drain + batch.batch_seconds(floor) - ADMISSION_MARGIN * allowed;
         if excess <= 0.0 {
             return Admission::Admit;

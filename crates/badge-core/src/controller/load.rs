@@ -17,10 +17,13 @@ const LARGEST: f64 = 1e12;
 pub struct Load {
     /// The time, from any fixed moment on; it does not run backwards.
     pub now: f64,
-    /// Q: work that is done before a request of class `normal` that comes now, by class, as if all
-    /// of it went to full depth. What has begun counts with the blocks it has yet to run; work of
-    /// class `batch` that can wait longer than such a request does not.
+    /// Q: work that waits and is done before a request of class `normal` that comes now, by class,
+    /// as if all of it went to full depth. Work of class `batch` that can wait longer than such a
+    /// request does not count.
     pub queued: PerClass<f64>,
+    /// B: work that has begun and is yet to be executed, at the depths that it was given: no later
+    /// command takes any of it away.
+    pub begun: f64,
     /// w: how long the request that has waited longest has been waiting, of those that are promised
     /// the SLO: not of class `batch`.
     pub head_age: f64,
@@ -64,15 +67,19 @@ impl Service {
         }
     }
 
-    /// Seconds until `queued` work is done where the classes run to these `depths`: Σ Q_c d_c / μ̂;
-    /// 0 while the rate is not known.
-    pub fn drain_seconds(&self, queued: &PerClass<f64>, depths: &PerClass<f64>) -> f64 {
+    /// Seconds until `queued` and `begun` work is done where the classes run to these `depths`:
+    /// (Σ Q_c d_c + B) / μ̂; 0 while the rate is not known.
+    pub fn drain_seconds(
+        &self,
+        (queued, begun): (&PerClass<f64>, f64),
+        depths: &PerClass<f64>,
+    ) -> f64 {
         if self.rate <= 0.0 {
             return 0.0;
         }
         let of = |class: Class| queued.of(class) * depths.of(class);
         let executed: f64 = Class::ALL.into_iter().map(of).sum();
-        (executed / self.rate).min(LARGEST)
+        ((executed + begun) / self.rate).min(LARGEST)
     }
 
     pub(super) fn cleaned(self) -> Self {
@@ -88,8 +95,14 @@ impl Service {
 impl Load {
     /// T̂, in seconds, where the classes run to these depths.
     pub(super) fn sojourn(&self, depths: &PerClass<f64>) -> f64 {
-        let drain = self.service.drain_seconds(&self.queued, depths);
+        let drain = self.drain_seconds(depths);
         self.head_age.max(drain) + self.service.batch_seconds(depths.normal)
+    }
+
+    /// Seconds until all work is done that a newcomer finds, where what waits runs to these depths.
+    pub(super) fn drain_seconds(&self, depths: &PerClass<f64>) -> f64 {
+        self.service
+            .drain_seconds((&self.queued, self.begun), depths)
     }
 
     /// The same with everything impossible taken for 0.
@@ -97,6 +110,7 @@ impl Load {
         Self {
             now: cleaned(self.now),
             queued: cleaned_classes(&self.queued),
+            begun: cleaned(self.begun),
             head_age: cleaned(self.head_age),
             service: self.service.cleaned(),
             arrival_rate: cleaned(self.arrival_rate),
@@ -110,7 +124,7 @@ pub(super) fn cleaned_classes(values: &PerClass<f64>) -> PerClass<f64> {
     PerClass::from_fn(|class| cleaned(*values.of(class)))
 }
 
-fn cleaned(value: f64) -> f64 {
+pub(super) fn cleaned(value: f64) -> f64 {
     if value.is_finite() {
         value.clamp(0.0, LARGEST)
     } else {

@@ -300,7 +300,7 @@ fn requests_are_refused_where_even_the_floor_is_too_late() {
     let floor = command.floor;
     // 0.9 · 0.1 = Q d / μ̂ + (s0 + 16 c) d
     let fits = (0.09 - 0.033 * floor) * 485.0 / floor;
-    let seconds = |work: f64, ask: Ask| match command.admit(&normal(work), &ask) {
+    let seconds = |work: f64, ask: Ask| match command.admit((&normal(work), 0.0), &ask) {
         Admission::Refuse { retry_after } => retry_after,
         Admission::Admit => 0,
     };
@@ -328,7 +328,7 @@ fn a_deadline_of_ones_own_loosens_no_promise() {
             slack,
             ..Ask::default()
         };
-        command.admit(&normal(work), &ask) == Admission::Admit
+        command.admit((&normal(work), 0.0), &ask) == Admission::Admit
     };
     let (urgent, patient) = ([Class::High, Class::Normal], Class::Batch);
     // 0.36 s at the floor: far beyond the SLO.
@@ -353,7 +353,7 @@ fn an_idle_server_lets_everything_in_that_sets_no_deadline_of_its_own() {
             work: 1e6,
             ..Ask::default()
         };
-        command.admit(&normal(0.0), &ask)
+        command.admit((&normal(0.0), 0.0), &ask)
     };
     assert_eq!(admit(None), Admission::Admit);
     assert_eq!(admit(Some(1e6)), Admission::Admit);
@@ -372,7 +372,7 @@ fn a_rate_that_is_not_known_yet_refuses_nobody_and_reduces_nothing() {
     };
     let command = controller.tick(&load);
     assert_eq!((command.depth, command.demand), (1.0, None));
-    let answer = command.admit(&load.queued, &Ask::default());
+    let answer = command.admit((&load.queued, load.begun), &Ask::default());
     assert_eq!(answer, Admission::Admit);
 }
 
@@ -576,13 +576,20 @@ fn any_classes() -> impl Strategy<Value = PerClass<f64>> {
 
 fn any_load() -> impl Strategy<Value = Load> {
     let service = [any_number(), any_number(), any_number(), any_number()];
-    let numbers = [any_number(), any_number(), any_number()];
+    let numbers = [any_number(), any_number(), any_number(), any_number()];
     let quantile = proptest::option::of(any_number());
     (service, numbers, any_classes(), any_classes(), quantile).prop_map(
-        |([rate, fixed, per_work, batch], [now, head_age, arrival_rate], queued, answered, q)| {
+        |(
+            [rate, fixed, per_work, batch],
+            [now, begun, head_age, arrival_rate],
+            queued,
+            answered,
+            q,
+        )| {
             Load {
                 now,
                 queued,
+                begun,
                 head_age,
                 service: Service {
                     rate,
@@ -596,6 +603,25 @@ fn any_load() -> impl Strategy<Value = Load> {
             }
         },
     )
+}
+
+#[test]
+fn what_has_begun_keeps_the_depth_that_it_was_given() {
+    let command = controller().tick(&Load {
+        service: SERVICE,
+        ..load(0.0, 0.0, 0.0)
+    });
+    assert!(command.floor < 0.5);
+    let none = Ask::default();
+    let is_in = |queued: f64, begun: f64| {
+        command.admit((&normal(queued), begun), &none) == Admission::Admit
+    };
+    // As much waiting work as can be let in behind: at the floor it is a fraction of that.
+    let waiting = (0..).map(f64::from).take_while(|work| is_in(*work, 0.0));
+    let waiting = waiting.last().unwrap();
+    assert!(is_in(0.0, command.floor * waiting));
+    assert!(!is_in(0.0, waiting), "{waiting}");
+    assert!(!is_in(waiting, 2.0));
 }
 
 proptest! {
@@ -629,7 +655,7 @@ proptest! {
                 prop_assert!(finite.iter().all(|number| number.is_finite()), "{command:?}");
                 prop_assert!(command.demand.is_none_or(f64::is_finite), "{command:?}");
                 let ask = Ask { slack, work, ..Ask::default() };
-                if let Admission::Refuse { retry_after } = command.admit(&load.queued, &ask) {
+                if let Admission::Refuse { retry_after } = command.admit((&load.queued, load.begun), &ask) {
                     prop_assert!((1..=60).contains(&retry_after));
                 }
             }
@@ -656,7 +682,9 @@ proptest! {
         prop_assert!(heavy.levels.normal >= light.levels.normal);
         // Nor does it let somebody in whom less work refuses.
         let none = Ask::default();
-        let admits = |work: f64| light.admit(&normal(work), &none) == Admission::Admit;
+        let begun = |work: f64| light.admit((&normal(queued), work), &none) == Admission::Admit;
+        prop_assert!(begun(age) || !begun(age + more));
+        let admits = |work: f64| light.admit((&normal(work), 0.0), &none) == Admission::Admit;
         prop_assert!(admits(queued) || !admits(queued + more));
     }
 

@@ -102,23 +102,28 @@ impl Server {
         }
     }
 
-    /// Work that waits, and what a running batch has yet to do.
-    fn queued(&self, now: f64) -> PerClass<f64> {
-        let running = self.running.as_ref().map_or(0.0, |batch| {
-            let left = (batch.end - now) / (batch.end - batch.start);
-            left.clamp(0.0, 1.0) * batch.requests.len() as f64
-        });
+    /// Work that waits.
+    fn queued(&self) -> PerClass<f64> {
         PerClass {
-            normal: self.queue.len() as f64 + running,
+            normal: self.queue.len() as f64,
             ..PerClass::default()
         }
+    }
+
+    /// What a running batch has yet to do.
+    fn begun(&self, now: f64) -> f64 {
+        self.running.as_ref().map_or(0.0, |batch| {
+            let left = (batch.end - now) / (batch.end - batch.start);
+            left.clamp(0.0, 1.0) * batch.requests.len() as f64 * batch.depth
+        })
     }
 
     fn load(&self, now: f64) -> Load {
         let next = self.queue.len().clamp(1, BATCH_MAX);
         Load {
             now,
-            queued: self.queued(now),
+            queued: self.queued(),
+            begun: self.begun(now),
             head_age: self.queue.front().map_or(0.0, |arrived| now - arrived),
             service: self.estimate.service(next as f64),
             answered: PerClass {
@@ -149,7 +154,7 @@ impl Server {
                 service: self.load(now).service,
                 ..command
             };
-            command.admit(&self.queued(now), &Ask::default())
+            command.admit((&self.queued(), self.begun(now)), &Ask::default())
         });
         match admission {
             Some(Admission::Refuse { .. }) => self.refused += 1,
@@ -182,7 +187,8 @@ impl Server {
             QueueOrder::Fifo => self.queue.drain(..take).collect(),
             QueueOrder::Lifo => self.queue.split_off(self.queue.len() - take).into(),
         };
-        let (depth, score) = self.depth();
+        let oldest = requests.iter().copied().fold(now, f64::min);
+        let (depth, score) = self.depth(self.slo - (now - oldest));
         let seconds = depth * (BATCH_SECONDS + REQUEST_SECONDS * take as f64);
         self.running = Some(Batch {
             requests,
@@ -193,15 +199,21 @@ impl Server {
         });
     }
 
-    /// Depth and score of what starts now.
-    fn depth(&self) -> (f64, f64) {
+    /// Depth and score of what starts now, with so many seconds left of what is promised.
+    fn depth(&self, slack: f64) -> (f64, f64) {
         let ladder = self.controller.ladder();
         let level = match (self.governor, self.command) {
             (Governor::Static { level }, _) => match level {
                 StaticLevel::Full => 0,
                 StaticLevel::Floor => ladder.levels().len() - 1,
             },
-            (Governor::Law { .. }, Some(command)) => command.levels.normal,
+            (Governor::Law { .. }, Some(command)) => {
+                let ask = Ask {
+                    slack: Some(slack),
+                    ..Ask::default()
+                };
+                command.level(ladder, &ask)
+            }
             (Governor::Law { .. }, None) => 0,
         };
         let level = &ladder.levels()[level];
