@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Throughput at equal p99: `badge serve` beside FastAPI with ONNX Runtime int8, the same model.
 
-    peer.py --model MODEL --exits CALIBRATED --data MRPC --precision int8 --out records/peer.json
+    peer.py --model MODEL --exits CALIBRATED --data FOLDER --precision int8 --out records/peer.json
 
 For each server the greatest Poisson rate is sought, by bisection over runs of open-loop load, at
 which every request is answered and the 99th percentile stays within --p99-ms. Servers take turns,
 and each round searches anew. The Python server runs without batches and with micro-batches; the
 better of the two counts. `exits` is our server with the policy of CALIBRATED's
-exit_calibration.json. Accuracy is that of MRPC's test rows.
+exit_calibration.json. Accuracy is that of the task's test rows.
 
 Needs (pinned) what ../engine/peers.py needs and fastapi 0.165.0, uvicorn 0.54.0, uvloop 0.23.0,
 httptools 0.9.0.
@@ -32,7 +32,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=pathlib.Path, required=True)
     parser.add_argument("--exits", type=pathlib.Path, required=True, help="the model, calibrated with --max-drop 0.01")
-    parser.add_argument("--data", required=True, help="folder of MRPC")
+    parser.add_argument("--data", required=True, help="folder of the task")
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--precision", default="int8")
     parser.add_argument("--p99-ms", type=float, default=50.0)

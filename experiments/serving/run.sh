@@ -2,24 +2,25 @@
 # Everything behind docs/controller.md's tables and this folder's, on this machine, otherwise idle
 # (about three hours with an hour of soak).
 #
-#   PYTHON=python3 MODEL=runs/mrpc DATA=glue/MRPC OUT=runs/serving ./run.sh [STEP...]
+#   PYTHON=python3 TASK=mrpc MODEL=runs/mrpc DATA=glue/MRPC OUT=runs/serving ./run.sh [STEP...]
 #
-# Steps: simulation models overhead start burst peer soak; all of them by default. MODEL is a
-# fine-tuned BADGE model of MRPC (see ../methods-mrpc), DATA the folder of the task's files, OUT a
-# folder for models. PYTHON has the packages that peer.py names. PRECISION is what our server
-# multiplies (int8), EPSILON and CONFIDENCE what its calibration promises (0.1, 0.9), POLICIES which
-# ones it tries (all; fewer can be certified further), MINUTES how long the soak takes (60), SERVER_CPUS and
-# CLIENT_CPUS who computes where (0, 1).
+# Steps: simulation models overhead start burst peer soak; all of them by default. TASK is a task's
+# name or file, MODEL a fine-tuned BADGE model of it, DATA the folder of its files, TEXTS the one of
+# them that the overhead step asks (dev.tsv), OUT a folder for models. PYTHON has the packages that
+# peer.py names. PRECISION is what our server multiplies (int8), EPSILON and CONFIDENCE what its
+# calibration promises (0.1, 0.9), POLICIES which ones it tries (all; fewer can be certified
+# further), MINUTES how long the soak takes (60), SERVER_CPUS and CLIENT_CPUS who computes where (0, 1).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 export BADGE=${BADGE:-$here/../../target/release/badge}
 python=${PYTHON:-python3}
+export TASK=${TASK:-mrpc}
 precision=${PRECISION:-int8}
 records=$here/records
 mkdir -p "$records"
 
 needs() {
-  : "${OUT:?a folder for models}" "${MODEL:?a fine-tuned model of MRPC}" "${DATA:?the folder of MRPC}"
+  : "${OUT:?a folder for models}" "${MODEL:?a fine-tuned model of TASK}" "${DATA:?the folder of TASK}"
 }
 
 simulation() {
@@ -34,7 +35,7 @@ models() {
     rm -rf "${OUT:?}/$name"
     cp -rL "$MODEL" "$OUT/$name"
   done
-  local common=(--task mrpc --data "$DATA" --precision "$precision")
+  local common=(--task "$TASK" --data "$DATA" --precision "$precision")
   "$BADGE" calibrate --model "$OUT/certified" "${common[@]}" --max-drop "${EPSILON:-0.1}" --confidence "${CONFIDENCE:-0.9}" \
     --policies "${POLICIES:-all}"
   "$BADGE" calibrate --model "$OUT/exits" "${common[@]}" --max-drop 0.01
@@ -44,7 +45,7 @@ models() {
 overhead() {
   needs
   (cd "$here/../.." && cargo bench -q -p badge-server --bench overhead -- "$(realpath "$MODEL")" \
-    "$(realpath "$DATA")/dev.tsv" "$precision") >"$records/overhead.tmp"
+    "$(realpath "$DATA")/${TEXTS:-dev.tsv}" "$precision") >"$records/overhead.tmp"
   mv "$records/overhead.tmp" "$records/overhead.json"
 }
 

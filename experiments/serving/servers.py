@@ -18,6 +18,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 BADGE = os.environ.get("BADGE", str(HERE / "../../target/release/badge"))
 SERVER_CPUS = os.environ.get("SERVER_CPUS", "0")
 CLIENT_CPUS = os.environ.get("CLIENT_CPUS", "1")
+# A task's name, or the path of its file.
+TASK = os.environ.get("TASK", "mrpc")
 # More than the texts that a server lets in: what is refused must be seen to be refused.
 CONNECTIONS = 1024
 
@@ -33,7 +35,7 @@ def threads():
 
 def badge_serve(model, precision, port, *flags):
     """The command of our server."""
-    return [BADGE, "serve", "--model", f"mrpc={model}", "--precision", precision, "--threads", str(threads()),
+    return [BADGE, "serve", "--model", f"served={model}", "--precision", precision, "--threads", str(threads()),
             "--hostname", "127.0.0.1", "--port", str(port), "--shutdown-delay-s", "0", *map(str, flags)]
 
 
@@ -86,8 +88,8 @@ def is_ready(url):
 
 
 def replay(url, trace, data, *flags, slo_ms=1000.0, connections=CONNECTIONS, seed=1, out=None):
-    """One run of `badge replay` over MRPC's test rows on CLIENT_CPUS: its whole report."""
-    command = ["taskset", "-c", CLIENT_CPUS, BADGE, "replay", "--url", url, "--task", "mrpc", "--data", data,
+    """One run of `badge replay` over the test rows of TASK on CLIENT_CPUS: its whole report."""
+    command = ["taskset", "-c", CLIENT_CPUS, BADGE, "replay", "--url", url, "--task", TASK, "--data", data,
                "--split", "test", "--trace", trace, "--slo-ms", slo_ms, "--connections", connections, "--seed", seed,
                "--json", "--quiet", *flags, *(["--out", out] if out else [])]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
@@ -137,7 +139,7 @@ def write_record(path, name, started, configuration, results):
         "experiment": f"serving {name}", "started": started, "finished": now(), "commit": commit,
         "machine": {"cpu": cpu_name(), "logical_cpus": os.cpu_count(), "system": platform.release(),
                     "server_cpus": SERVER_CPUS, "client_cpus": CLIENT_CPUS},
-        "configuration": configuration, "results": results,
+        "configuration": {"task": pathlib.Path(TASK).stem, **configuration}, "results": results,
     }
     path = pathlib.Path(path)
     unfinished = path.with_suffix(".tmp")

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A server under steady load for long: is its memory flat?
 
-    soak.py --model CERTIFIED --data MRPC --minutes 60 --out records/soak.json
+    soak.py --model CERTIFIED --data FOLDER --minutes 60 --out records/soak.json
 
 Poisson traffic at --share of what full depth carries, on a server with an SLO. Its resident memory
 is read once a second. The trend is a line through the means of twenty equal parts after --settle
@@ -26,7 +26,7 @@ T_QUANTILE = 2.101
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=pathlib.Path, required=True)
-    parser.add_argument("--data", required=True, help="folder of MRPC")
+    parser.add_argument("--data", required=True, help="folder of the task")
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--precision", default="int8")
     parser.add_argument("--minutes", type=float, default=60.0)

@@ -161,7 +161,8 @@ impl Catalog {
         Ok(())
     }
 
-    fn names(&self) -> Vec<String> {
+    /// Their names, in the order of the command line.
+    pub(crate) fn names(&self) -> Vec<String> {
         let models = self.models();
         models
             .iter()

@@ -57,6 +57,8 @@ struct State {
 pub(crate) struct Observed {
     /// Tokens ahead of a text of class `normal` that comes now, by class, in full-depth units.
     pub(crate) queued: PerClass<f64>,
+    /// Tokens in the engine times the share of all blocks that they are expected to run yet.
+    pub(crate) begun: f64,
     /// How long the text that has waited longest has been waiting, of those that are promised a
     /// time.
     pub(crate) oldest: Duration,
@@ -173,8 +175,16 @@ impl Governor {
     }
 
     /// Whether texts are let in behind `queued` work.
-    pub(crate) fn admit(&self, queued: &PerClass<f64>, ask: &Ask) -> Admission {
-        self.command().admit(queued, ask)
+    pub(crate) fn admit(&self, ahead: (&PerClass<f64>, f64), ask: &Ask) -> Admission {
+        self.command().admit(ahead, ask)
+    }
+
+    /// The relative depth to which texts run under a policy in the mean, all blocks where it is none
+    /// of the ladder's.
+    pub(crate) fn depth_of(&self, policy: &Arc<Policy>) -> f64 {
+        let mut policies = self.policies.iter();
+        let level = policies.position(|other| Arc::ptr_eq(other, policy));
+        level.map_or(1.0, |level| self.ladder.levels()[level].depth)
     }
 
     /// Which end of a class's queue is served.
@@ -282,6 +292,7 @@ impl State {
         Load {
             now: now.saturating_duration_since(self.start).as_secs_f64(),
             queued: observed.queued,
+            begun: observed.begun,
             head_age: observed.oldest.as_secs_f64(),
             service: self.service.service(observed.batch),
             arrival_rate: self.arrival_rate,
@@ -342,6 +353,7 @@ mod tests {
         for _ in 0..count {
             *start += Duration::from_millis(25);
             let observed = Observed {
+                begun: 0.0,
                 queued: PerClass {
                     normal: waiting,
                     ..PerClass::default()
@@ -381,15 +393,18 @@ mod tests {
         };
         // 20000 tokens at a fifth of the depth are 0.8 s.
         let none = Ask::default();
-        let refused = governor.admit(&behind(20_000.0), &none);
+        let refused = governor.admit((&behind(20_000.0), 0.0), &none);
         assert!(matches!(refused, Admission::Refuse { retry_after: 1 }));
-        assert_eq!(governor.admit(&behind(100.0), &none), Admission::Admit);
+        assert_eq!(
+            governor.admit((&behind(100.0), 0.0), &none),
+            Admission::Admit
+        );
         let patient = Ask {
             class: Class::Batch,
             slack: Some(5.0),
             ..none
         };
-        let patient = governor.admit(&behind(20_000.0), &patient);
+        let patient = governor.admit((&behind(20_000.0), 0.0), &patient);
         assert_eq!(patient, Admission::Admit);
     }
 
@@ -399,6 +414,7 @@ mod tests {
         let mut now = Instant::now();
         assert_eq!(ticks(&governor, &mut now, 4, 0.0), "full");
         let observed = Observed {
+            begun: 0.0,
             queued: PerClass {
                 normal: 2000.0,
                 ..PerClass::default()

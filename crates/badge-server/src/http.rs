@@ -1,13 +1,14 @@
 //! The routes: what comes in over HTTP and what goes out.
 //!
 //! [`app`] serves inference and everything that may be read by anyone; [`admin`] changes things
-//! and belongs on a listener of its own.
+//! and belongs on a listener of its own, as does [`grpc`](grpc()), which speaks HTTP/2.
 
 mod access;
 mod admin;
 mod answers;
 mod body;
 mod failure;
+mod grpc;
 mod health;
 mod inference_protocol;
 mod info;
@@ -79,6 +80,20 @@ pub fn admin(server: Arc<Server>) -> Router {
     finish(routes.merge(health_routes()), server)
 }
 
+/// All methods of the gRPC listener.
+pub fn grpc(server: Arc<Server>) -> Router {
+    let unknown = async || Failure::new(Refusal::UnknownMethod, Form::Grpc);
+    grpc::methods(Arc::clone(&server))
+        .fallback(unknown)
+        .method_not_allowed_fallback(unknown)
+        .layer(CatchPanicLayer::custom(failure::of_panic_in_grpc))
+        .layer(from_fn_with_state(
+            Arc::clone(&server),
+            observation::observe,
+        ))
+        .with_state(server)
+}
+
 fn health_routes() -> Router<Arc<Server>> {
     Router::new()
         .route("/health", get(health::health))
@@ -104,6 +119,7 @@ fn protocol_routes() -> Router<Arc<Server>> {
         .route("/v2", get(inference_protocol::server_metadata))
         .route("/v2/health/live", get(inference_protocol::live))
         .route("/v2/health/ready", get(inference_protocol::ready))
+        .route("/v2/models", get(inference_protocol::models))
         .route("/v2/models/{model}", metadata())
         .route("/v2/models/{model}/versions/{version}", metadata())
         .route("/v2/models/{model}/ready", ready())

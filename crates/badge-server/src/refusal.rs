@@ -38,6 +38,18 @@ pub(crate) enum Refusal {
     /// A model that is not served here.
     #[error("there is no model `{model}`; there are {known}")]
     UnknownModel { model: String, known: String },
+    /// A message in a form that is not spoken here.
+    #[error("{0}")]
+    Encoding(&'static str),
+    /// A service of gRPC whose health nobody here knows.
+    #[error("there is no service `{service}`; there is {known}")]
+    UnknownService {
+        service: String,
+        known: &'static str,
+    },
+    /// A method of gRPC that is not served here.
+    #[error("there is no such method")]
+    UnknownMethod,
     /// A path that leads nowhere.
     #[error("there is no such route; /docs lists them")]
     UnknownRoute,
@@ -60,9 +72,11 @@ impl Refusal {
             Self::Validation(_)
             | Self::PayloadTooLarge { .. }
             | Self::SlowBody(_)
+            | Self::Encoding(_)
             | Self::WrongMethod
+            | Self::UnknownMethod
             | Self::UnknownRoute => "Validation",
-            Self::UnknownModel { .. } => "NotFound",
+            Self::UnknownModel { .. } | Self::UnknownService { .. } => "NotFound",
             Self::Tokenizer(_) => "Tokenizer",
             Self::Unauthorized => "Unauthorized",
             Self::Overloaded { .. } => "Overloaded",
@@ -79,11 +93,15 @@ impl Refusal {
             Self::Validation(_) | Self::Tokenizer(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::PayloadTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::SlowBody(_) => StatusCode::REQUEST_TIMEOUT,
+            Self::Encoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Overloaded { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Expired => StatusCode::GATEWAY_TIMEOUT,
             Self::NotReady(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::UnknownModel { .. } | Self::UnknownRoute => StatusCode::NOT_FOUND,
+            Self::UnknownModel { .. }
+            | Self::UnknownService { .. }
+            | Self::UnknownMethod
+            | Self::UnknownRoute => StatusCode::NOT_FOUND,
             Self::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
             Self::Unsupported(_) | Self::Backend(_) => StatusCode::FAILED_DEPENDENCY,
         }
@@ -125,6 +143,7 @@ mod tests {
             (Refusal::Tokenizer(String::new()), 422, "Tokenizer"),
             (Refusal::PayloadTooLarge { bytes_max: 1 }, 413, "Validation"),
             (Refusal::SlowBody(wait), 408, "Validation"),
+            (Refusal::Encoding("gzip"), 415, "Validation"),
             (Refusal::Unauthorized, 401, "Unauthorized"),
             (Refusal::Overloaded { retry_after: wait }, 429, "Overloaded"),
             (Refusal::Expired, 504, "Timeout"),
@@ -137,6 +156,15 @@ mod tests {
                 404,
                 "NotFound",
             ),
+            (
+                Refusal::UnknownService {
+                    service: "a".to_owned(),
+                    known: "b",
+                },
+                404,
+                "NotFound",
+            ),
+            (Refusal::UnknownMethod, 404, "Validation"),
             (Refusal::UnknownRoute, 404, "Validation"),
             (Refusal::WrongMethod, 405, "Validation"),
             (Refusal::Unsupported(String::new()), 424, "Backend"),

@@ -124,7 +124,7 @@ pub(crate) async fn answer(
             min_accuracy: None,
         };
         let ahead = station.ahead(terms.class, due);
-        if let Admission::Refuse { retry_after } = governor.admit(&ahead, &ask) {
+        if let Admission::Refuse { retry_after } = governor.admit((&ahead, station.begun()), &ask) {
             return Err(account.refuse(Shed::Slo, Duration::from_secs(retry_after)));
         }
     }

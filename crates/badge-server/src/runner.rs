@@ -52,14 +52,19 @@ impl Station {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What is in the engine and has yet to run, in tokens through all blocks.
+    pub(crate) fn begun(&self) -> f64 {
+        self.in_engine().begun
+    }
+
     /// Work that is done before a text of this class which is due then, by class, as if all of it
-    /// went to full depth: what has begun, what waits, and what is being tokenised.
+    /// went to full depth: what waits, and what is being tokenised.
     pub(crate) fn ahead(&self, class: Class, due: Instant) -> PerClass<f64> {
-        let (begun, waiting) = (self.in_engine().work, self.queue.ahead(due));
+        let waiting = self.queue.ahead(due);
         let incoming = self.incoming.tokens();
         PerClass::from_fn(|of| {
             let incoming = if of < class { 0.0 } else { *incoming.of(of) };
-            begun.of(of) + waiting.of(of) + incoming
+            waiting.of(of) + incoming
         })
     }
 
@@ -69,6 +74,7 @@ impl Station {
         let due = now + governor.horizon();
         Observed {
             queued: self.ahead(Class::Normal, due),
+            begun: self.begun(),
             oldest: pressure.oldest_promised,
             tokens_arrived: pressure.tokens_arrived as f64,
             // Where the engine is empty the next batch is one text.
@@ -130,6 +136,8 @@ pub(crate) struct Runner {
 struct LiveJob {
     job: Job,
     admitted: Instant,
+    /// The relative depth to which texts of its policy run in the mean.
+    depth: f64,
     blocks_run: usize,
 }
 
@@ -137,8 +145,8 @@ struct LiveJob {
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct InEngine {
     pub(crate) tokens: usize,
-    /// Tokens times the share of blocks that they have yet to run, by class.
-    pub(crate) work: PerClass<f64>,
+    /// Tokens times the share of all blocks that they are expected to run yet.
+    pub(crate) begun: f64,
 }
 
 /// Tells the rest of the server when the thread ends by a panic.
@@ -222,9 +230,14 @@ impl Runner {
             self.station.queue.put_back(job);
             return false;
         };
+        let governor = self.station.points.governor();
+        // What is promised is a deadline too: who has waited long is answered early.
+        let promised = governor.as_ref().filter(|_| job.class != Class::Batch);
+        let promised = promised.map(|governor| job.arrival + governor.horizon());
+        let until = [job.deadline, promised].into_iter().flatten().min();
         let ask = Ask {
             class: job.class,
-            slack: job.deadline.map(|deadline| (deadline - now).as_secs_f64()),
+            slack: until.map(|until| until.saturating_duration_since(now).as_secs_f64()),
             work: job.encoding.len() as f64,
             min_accuracy: None,
         };
@@ -239,6 +252,9 @@ impl Runner {
                 self.live[number] = Some(LiveJob {
                     job,
                     admitted: now,
+                    depth: governor
+                        .as_ref()
+                        .map_or(1.0, |governor| governor.depth_of(&policy)),
                     blocks_run: 0,
                 });
                 true
@@ -353,8 +369,9 @@ impl Runner {
             ..InEngine::default()
         };
         for live in self.live.iter().flatten() {
-            let left = 1.0 - live.blocks_run as f64 / blocks;
-            *in_engine.work.of_mut(live.job.class) += live.job.encoding.len() as f64 * left;
+            // One that is past the mean has a block to run at least.
+            let left = (live.depth - live.blocks_run as f64 / blocks).max(1.0 / blocks);
+            in_engine.begun += live.job.encoding.len() as f64 * left;
         }
         let place = self.station.in_engine.lock();
         *place.unwrap_or_else(PoisonError::into_inner) = in_engine;

@@ -1,5 +1,7 @@
 //! Listening: connections in, and an orderly end.
 
+mod streams;
+
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -58,6 +60,7 @@ async fn run_until_signal(settings: Settings, start: Instant) -> Result<()> {
     })??;
     tracing::info!(
         address = %listeners.address(),
+        grpc = listeners.grpc_address().map(tracing::field::display),
         admin = listeners.admin_address().map(tracing::field::display),
         ready_ms = start.elapsed().as_millis() as u64,
         "ready"
@@ -71,6 +74,7 @@ async fn run_until_signal(settings: Settings, start: Instant) -> Result<()> {
 #[derive(Debug)]
 pub struct Listeners {
     main: TcpListener,
+    grpc: Option<TcpListener>,
     admin: Option<TcpListener>,
 }
 
@@ -80,17 +84,21 @@ impl Listeners {
     /// # Errors
     /// Names the address.
     pub async fn bind(settings: &Settings) -> Result<Self> {
-        let admin = match settings.admin_address {
-            Some(address) => Some(bind(address).await?),
-            None => None,
-        };
-        let main = bind(settings.address).await?;
-        Ok(Self { main, admin })
+        Ok(Self {
+            admin: bind_if(settings.admin_address).await?,
+            grpc: bind_if(settings.grpc_address).await?,
+            main: bind(settings.address).await?,
+        })
     }
 
     /// Where inference is served.
     pub fn address(&self) -> SocketAddr {
         address(&self.main)
+    }
+
+    /// Where gRPC is served.
+    pub fn grpc_address(&self) -> Option<SocketAddr> {
+        self.grpc.as_ref().map(address)
     }
 
     /// Where policies and models can be changed.
@@ -116,6 +124,10 @@ pub async fn serve(server: Arc<Server>, listeners: Listeners, stop: impl Future<
     let mut tasks = JoinSet::new();
     let app = http::app(Arc::clone(&server));
     tasks.spawn(listen(listeners.main, app, closed.clone(), patience));
+    if let Some(listener) = listeners.grpc {
+        let app = http::grpc(Arc::clone(&server));
+        tasks.spawn(streams::listen(listener, app, closed.clone(), patience));
+    }
     if let Some(listener) = listeners.admin {
         let app = http::admin(Arc::clone(&server));
         tasks.spawn(listen(listener, app, closed, patience));
@@ -144,6 +156,13 @@ async fn bind(address: SocketAddr) -> Result<TcpListener> {
     bound.map_err(|source| Error::Listen { address, source })
 }
 
+async fn bind_if(address: Option<SocketAddr>) -> Result<Option<TcpListener>> {
+    match address {
+        Some(address) => bind(address).await.map(Some),
+        None => Ok(None),
+    }
+}
+
 /// Accepts connections until told to close, and gives those that are open time to end.
 async fn listen(
     listener: TcpListener,
@@ -152,27 +171,36 @@ async fn listen(
     patience: Patience,
 ) {
     let connections = GracefulShutdown::new();
+    while let Some(stream) = accept(&listener, &mut closed).await {
+        connect(stream, &app, &connections, patience);
+    }
+    drop(listener);
+    let gone = timeout(patience.drain, connections.shutdown()).await;
+    if gone.is_err() {
+        cut_off(patience.drain);
+    }
+}
+
+/// The next connection, or none where the listener is told to close.
+async fn accept(listener: &TcpListener, closed: &mut watch::Receiver<bool>) -> Option<TcpStream> {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = closed.wait_for(|closed| *closed) => break,
+            _ = closed.wait_for(|closed| *closed) => return None,
         };
         match accepted {
-            Ok((stream, _)) => connect(stream, &app, &connections, patience),
+            Ok((stream, _)) => return Some(stream),
             Err(error) => endure(&error).await,
         }
     }
-    drop(listener);
-    if timeout(patience.drain, connections.shutdown())
-        .await
-        .is_err()
-    {
-        let seconds = patience.drain.as_secs();
-        tracing::warn!(
-            seconds,
-            "requests were cut off: they took longer than --drain-timeout-s"
-        );
-    }
+}
+
+fn cut_off(drain: Duration) {
+    let seconds = drain.as_secs();
+    tracing::warn!(
+        seconds,
+        "requests were cut off: they took longer than --drain-timeout-s"
+    );
 }
 
 /// Serves one connection in a task of its own.

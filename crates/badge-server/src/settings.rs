@@ -28,6 +28,8 @@ pub struct Settings {
     pub cors_allow_origin: Vec<String>,
     /// Where inference is served.
     pub address: SocketAddr,
+    /// Where gRPC is served, if anywhere.
+    pub grpc_address: Option<SocketAddr>,
     /// Where policies and models can be changed, if anywhere.
     pub admin_address: Option<SocketAddr>,
     /// The key that the admin routes ask for, if any.
@@ -132,6 +134,7 @@ impl Settings {
             api_key: None,
             cors_allow_origin: Vec::new(),
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            grpc_address: None,
             admin_address: None,
             admin_token: None,
             shutdown_delay: Duration::ZERO,

@@ -17,8 +17,8 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     for cause in error.chain() {
         let cause = cause.to_string();
         let cause = cause.trim_end();
-        // A transparent wrapper says the same as what it wraps.
-        if !message.ends_with(cause) {
+        // Many an error says what caused it in its own words already.
+        if !message.contains(cause) {
             if !message.is_empty() {
                 message.push_str(": ");
             }

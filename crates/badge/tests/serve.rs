@@ -5,7 +5,7 @@
 mod setup;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::Duration;
 
@@ -115,6 +115,29 @@ fn the_server_starts_answers_reloads_and_goes() {
 }
 
 #[test]
+fn a_port_that_is_taken_is_told_once() {
+    let setup = Setup::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let port = address.port();
+    let output = setup.run(&format!(
+        "serve --model model --hostname 127.0.0.1 --port {port}"
+    ));
+    assert_eq!(output.status.code(), Some(2));
+    let told = setup::stderr(&output);
+    let error = told.lines().find(|line| line.starts_with("error:"));
+    let error = error.unwrap_or_else(|| panic!("no error: {told}"));
+    assert!(
+        error.contains(&format!("cannot listen on {address}")),
+        "{error}"
+    );
+    assert!(
+        error.ends_with("choose another --hostname or --port"),
+        "{error}"
+    );
+}
+
+#[test]
 fn variables_stand_for_flags() {
     let setup = Setup::new();
     let arguments = "serve --hostname 127.0.0.1 --model model --json-output";
@@ -186,6 +209,31 @@ fn nothing_accepted_is_lost_when_the_process_is_told_to_go() {
     for client in clients {
         assert!(client.join().unwrap() > 0);
     }
+}
+
+#[test]
+fn idle_connections_of_grpc_do_not_hold_up_the_end() {
+    let setup = Setup::new();
+    let mut serving = Serving::start(&setup, "--model model --grpc-port 0");
+    let ready = serving.told("ready");
+    let address: SocketAddr = ready["grpc"].as_str().unwrap().parse().unwrap();
+    let silent = TcpStream::connect(address).unwrap();
+    let mut idle = TcpStream::connect(address).unwrap();
+    let timeout = Some(Duration::from_secs(30));
+    idle.set_read_timeout(timeout).unwrap();
+    // The preface of HTTP/2 and settings without an entry, which are answered by settings.
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    idle.write_all(preface).unwrap();
+    let mut frame = [0; 9];
+    idle.read_exact(&mut frame).unwrap();
+    assert_eq!(frame[3], 4);
+    let begin = std::time::Instant::now();
+    serving.signal("TERM");
+    serving.told("gone");
+    assert_eq!(serving.exit_code(), Some(0));
+    let time = begin.elapsed();
+    assert!(time < Duration::from_secs(5), "{time:?}");
+    drop((silent, idle));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::App;
-use super::failure::Failure;
+use super::failure::{Failure, Form};
 use crate::refusal::Refusal;
 use crate::settings::Secret;
 
@@ -16,6 +16,14 @@ pub(crate) async fn check_key(State(server): App, request: Request, next: Next) 
         return next.run(request).await;
     }
     Failure::from(Refusal::Unauthorized).into_response()
+}
+
+/// The same for gRPC, whose metadata are headers.
+pub(crate) async fn check_grpc_key(State(server): App, request: Request, next: Next) -> Response {
+    if knows(request.headers(), server.settings.api_key.as_ref()) {
+        return next.run(request).await;
+    }
+    Failure::new(Refusal::Unauthorized, Form::Grpc).into_response()
 }
 
 /// Whether the headers hold the key.

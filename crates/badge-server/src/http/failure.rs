@@ -7,6 +7,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use super::grpc;
 use crate::refusal::Refusal;
 
 /// A refusal on its way out.
@@ -27,6 +28,8 @@ pub(crate) enum Form {
     Cohere,
     /// The Open Inference Protocol: `{"error"}`.
     Protocol,
+    /// gRPC: a code and a message in headers.
+    Grpc,
 }
 
 impl Failure {
@@ -47,15 +50,15 @@ impl Form {
             Self::Native => json!({"error": message, "error_type": refusal.kind()}),
             Self::Jina => json!({"detail": message}),
             Self::Cohere => json!({"message": message}),
-            Self::Protocol => json!({"error": message}),
+            Self::Protocol | Self::Grpc => json!({"error": message}),
         }
     }
 
     fn status(self, refusal: &Refusal) -> StatusCode {
         match (self, refusal) {
             // An engine that fails is the server's fault wherever no peer says otherwise.
-            (Self::Protocol, Refusal::Backend(_)) => StatusCode::INTERNAL_SERVER_ERROR,
-            (Self::Protocol, Refusal::Validation(_) | Refusal::Unsupported(_)) => {
+            (Self::Protocol | Self::Grpc, Refusal::Backend(_)) => StatusCode::INTERNAL_SERVER_ERROR,
+            (Self::Protocol | Self::Grpc, Refusal::Validation(_) | Refusal::Unsupported(_)) => {
                 StatusCode::BAD_REQUEST
             }
             _ => refusal.status(),
@@ -72,7 +75,11 @@ impl From<Refusal> for Failure {
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let Self { refusal, form } = self;
-        let mut response = (form.status(&refusal), Json(form.body(&refusal))).into_response();
+        let status = form.status(&refusal);
+        let mut response = match form {
+            Form::Grpc => grpc::refused(&refusal),
+            _ => (status, Json(form.body(&refusal))).into_response(),
+        };
         let headers = response.headers_mut();
         if let Some(wait) = refusal.retry_after() {
             let seconds = wait.as_secs_f64().ceil().max(1.0) as u64;
@@ -84,14 +91,27 @@ impl IntoResponse for Failure {
             let scheme = HeaderValue::from_static("Bearer");
             headers.insert(header::WWW_AUTHENTICATE, scheme);
         }
-        response.extensions_mut().insert(Told(refusal.kind()));
+        let kind = refusal.kind();
+        response.extensions_mut().insert(Told { kind, status });
         response
     }
 }
 
-/// The word for a refusal, beside the answer, for the log.
+/// A refusal beside its answer, for log and metrics: gRPC's answers all have the status 200.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Told(pub(crate) &'static str);
+pub(crate) struct Told {
+    pub(crate) kind: &'static str,
+    pub(crate) status: StatusCode,
+}
+
+/// What a caller of gRPC hears when a handler panics.
+pub(crate) fn of_panic_in_grpc(payload: Box<dyn Any + Send>) -> Response {
+    let status = of_panic(payload).status();
+    let kind = "Backend";
+    let mut response = grpc::refused(&Refusal::Backend("the server made a mistake".to_owned()));
+    response.extensions_mut().insert(Told { kind, status });
+    response
+}
 
 /// What a caller hears when a handler panics; the log has the rest.
 #[expect(

@@ -37,11 +37,12 @@ pub(crate) async fn observe(State(server): App, mut request: Request, next: Next
     let id = request_id(request.headers());
     let trace = Trace::of(request.headers());
     let mut response = next.run(request).await;
-    let (duration, status) = (start.elapsed(), response.status());
+    let duration = start.elapsed();
+    let told = response.extensions().get::<Told>().copied();
+    let status = told.map_or(response.status(), |told| told.status);
     server.metrics.request(&route, status.as_u16(), duration);
     let ms = duration.as_secs_f64() * 1e3;
-    let told = response.extensions().get::<Told>();
-    let told = told.map_or("", |told| told.0);
+    let told = told.map_or("", |told| told.kind);
     let trace_id = trace.as_ref().map_or("", Trace::id);
     let (id_text, code) = (id.to_str().unwrap_or_default(), status.as_u16());
     if status.is_server_error() {

@@ -28,6 +28,8 @@ pub(crate) struct PredictFields {
     raw_scores: bool,
     function_to_apply: Option<Activation>,
     top_k: Option<usize>,
+    /// The same two as huggingface_hub writes them.
+    parameters: Option<Parameters>,
     /// Everything that is known of each answer.
     #[serde(default)]
     details: bool,
@@ -36,6 +38,14 @@ pub(crate) struct PredictFields {
     trace: bool,
     #[serde(flatten)]
     common: CommonFields,
+}
+
+/// What huggingface_hub's client says beside `inputs`, always, if only with an empty object: by this
+/// it is known, for it reads the answer to one text as the only one of a batch.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+struct Parameters {
+    function_to_apply: Option<Activation>,
+    top_k: Option<usize>,
 }
 
 /// `inputs` as they are written.
@@ -183,14 +193,17 @@ pub(crate) async fn predict(State(server): App, request: Request) -> Result<Resp
         texts.push((text.into(), model.station.points.choose(&policy, witness)?));
     }
     let outcomes = request::answer(&model, &server.tokenization, texts, &terms).await?;
-    let activation = match fields.function_to_apply {
+    let (has_parameters, parameters) = (fields.parameters.is_some(), fields.parameters);
+    let parameters = parameters.unwrap_or_default();
+    let top = fields.top_k.or(parameters.top_k);
+    let activation = match fields.function_to_apply.or(parameters.function_to_apply) {
         Some(activation) => activation,
         None if fields.raw_scores => Activation::None,
         None => model.facts.activation,
     };
     let item = |(index, outcome): (usize, &Outcome)| {
         let logits = &outcome.answer.logits;
-        let scores = answers::scores(&model.facts, logits, activation, fields.top_k);
+        let scores = answers::scores(&model.facts, logits, activation, top);
         if fields.details || fields.trace {
             let witness = witnesses.get(index);
             Item::Details(Box::new(Details::new(&model, outcome, scores, witness)))
@@ -199,7 +212,7 @@ pub(crate) async fn predict(State(server): App, request: Request) -> Result<Resp
         }
     };
     let mut items: Vec<_> = outcomes.iter().enumerate().map(item).collect();
-    let answer = if inputs.is_batch {
+    let answer = if inputs.is_batch || has_parameters {
         Predictions::Batch(items)
     } else {
         Predictions::One(items.swap_remove(0))

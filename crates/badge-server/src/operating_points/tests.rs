@@ -133,6 +133,7 @@ fn distrusted() -> OperatingPoints {
 fn shallowest(points: &OperatingPoints) -> String {
     let governor = points.governor().unwrap();
     let observed = Observed {
+        begun: 0.0,
         queued: PerClass {
             normal: 20_000.0,
             ..PerClass::default()

@@ -378,3 +378,35 @@ async fn wrong_bodies_are_refused_in_one_sentence() {
     let invalid = b"{\"inputs\": \"\xff\xfe\"}".to_vec();
     assert_eq!(post_with(&app, "/predict", &[], invalid).await.status, 422);
 }
+
+#[tokio::test]
+async fn parameters_ask_for_a_list_of_lists_as_the_hugging_face_client_does() {
+    let setup = Setup::new();
+    let app = tiny(&setup);
+    let ask = async |parameters: Value| {
+        let body = json!({"inputs": "the cat sat", "parameters": parameters});
+        post(&app, "/predict", body).await
+    };
+    let plain = post(&app, "/predict", json!({"inputs": "the cat sat"})).await;
+    assert_eq!(ask(Value::Null).await.json(), plain.json());
+    assert_eq!(ask(json!({})).await.json(), json!([plain.json()]));
+    let two = ask(json!({"top_k": 2, "function_to_apply": null}))
+        .await
+        .json();
+    assert_eq!(
+        two[0].as_array().unwrap()[..],
+        plain.json().as_array().unwrap()[..2]
+    );
+    let logits = post(
+        &app,
+        "/predict",
+        json!({"inputs": "the cat sat", "raw_scores": true}),
+    );
+    let logits = logits.await.json();
+    assert_eq!(
+        ask(json!({"function_to_apply": "none"})).await.json(),
+        json!([logits])
+    );
+    let wrong = ask(json!({"top_k": "all"})).await.native_error();
+    assert_eq!(wrong.0, 422);
+}

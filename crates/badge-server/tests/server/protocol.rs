@@ -55,6 +55,15 @@ async fn server_and_models_describe_themselves() {
 }
 
 #[tokio::test]
+async fn models_are_listed_in_the_order_of_the_command_line() {
+    let setup = Setup::new();
+    let models = vec![setup.model("b", "albert"), setup.model("a", "albert")];
+    let app = app(settings(models));
+    let list = get(&app, "/v2/models").await.json();
+    assert_eq!(list, json!({"models": ["b", "a"]}));
+}
+
+#[tokio::test]
 async fn texts_come_in_as_bytes_and_probabilities_go_out_as_numbers() {
     let setup = Setup::new();
     let app = tiny(&setup);

@@ -15,19 +15,21 @@ use tokio::time::timeout;
 /// A server on a port of its own.
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
+    pub(crate) grpc: Option<SocketAddr>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
 
 pub(crate) async fn start(server: Arc<Server>) -> Running {
     let listeners = Listeners::bind(server.settings()).await.unwrap();
-    let address = listeners.address();
+    let (address, grpc) = (listeners.address(), listeners.grpc_address());
     let (stop, stopped) = oneshot::channel();
     let task = tokio::spawn(serve(server, listeners, async {
         let _ = stopped.await;
     }));
     Running {
         address,
+        grpc,
         stop,
         task,
     }

@@ -48,6 +48,9 @@ pub(crate) struct ServeArgs {
     /// The port to listen on
     #[arg(long, short, env = "BADGE_PORT", default_value_t = 3000)]
     port: u16,
+    /// The port to speak the Open Inference Protocol over gRPC on; off by default
+    #[arg(long, env = "BADGE_GRPC_PORT", value_name = "PORT")]
+    grpc_port: Option<u16>,
     /// When to leave the network, such as dge:tau=0.3,t=2 or fixed:6 [default: what each model was
     /// calibrated for, else full]
     #[arg(long, env = "BADGE_POLICY", value_name = "SPEC")]
@@ -251,6 +254,10 @@ impl ServeArgs {
             api_key: key(access.api_key.as_ref(), access.api_key_file.as_deref())?,
             cors_allow_origin: access.cors_allow_origin.clone(),
             address: address("--hostname", &self.hostname, self.port)?,
+            grpc_address: match self.grpc_port {
+                Some(port) => Some(address("--hostname", &self.hostname, port)?),
+                None => None,
+            },
             admin_address: match self.admin_port {
                 Some(port) => Some(address("--admin-hostname", &self.admin_hostname, port)?),
                 None => None,

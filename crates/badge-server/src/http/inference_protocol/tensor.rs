@@ -7,7 +7,7 @@ use crate::refusal::Refusal;
 
 /// A tensor that a request brings.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-pub(super) struct InputTensor {
+pub(in crate::http) struct InputTensor {
     pub(super) name: String,
     pub(super) shape: Vec<usize>,
     datatype: Datatype,
@@ -15,9 +15,18 @@ pub(super) struct InputTensor {
     parameters: Parameters,
     #[serde(default)]
     data: Value,
-    /// Its bytes, where it came as bytes.
+    /// Its values, where they came otherwise than as JSON.
     #[serde(skip)]
-    bytes: Option<Vec<u8>>,
+    values: Option<Values>,
+}
+
+/// The values of a tensor that are not JSON.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::http) enum Values {
+    /// One behind the other, texts with their length before them.
+    Bytes(Vec<u8>),
+    Texts(Vec<Vec<u8>>),
+    Integers(Vec<i64>),
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
@@ -27,7 +36,7 @@ struct Parameters {
 
 /// The types of tensors that come in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-enum Datatype {
+pub(in crate::http) enum Datatype {
     #[serde(rename = "BYTES")]
     Bytes,
     #[serde(rename = "INT64")]
@@ -38,16 +47,16 @@ enum Datatype {
 
 /// A tensor that goes out.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct OutputTensor {
-    pub(super) name: String,
-    pub(super) shape: Vec<usize>,
-    pub(super) data: Data,
+pub(in crate::http) struct OutputTensor {
+    pub(in crate::http) name: String,
+    pub(in crate::http) shape: Vec<usize>,
+    pub(in crate::http) data: Data,
 }
 
 /// The values of a tensor, row by row.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
-pub(super) enum Data {
+pub(in crate::http) enum Data {
     Bytes(Vec<String>),
     Int64(Vec<i64>),
     Int32(Vec<i32>),
@@ -68,7 +77,7 @@ pub(super) fn attach(tensors: &mut [InputTensor], bytes: &[u8]) -> Result<(), Re
         if !tensor.data.is_null() {
             return Err(tensor.wrong("it has `data` and `binary_data_size`"));
         }
-        tensor.bytes = Some(own.to_vec());
+        tensor.values = Some(Values::Bytes(own.to_vec()));
         rest = others;
     }
     if rest.is_empty() {
@@ -80,17 +89,50 @@ pub(super) fn attach(tensors: &mut [InputTensor], bytes: &[u8]) -> Result<(), Re
     )))
 }
 
+impl Datatype {
+    /// The type of this name.
+    pub(in crate::http) fn parse(name: &str) -> Option<Self> {
+        match name {
+            "BYTES" => Some(Self::Bytes),
+            "INT64" => Some(Self::Int64),
+            "INT32" => Some(Self::Int32),
+            _ => None,
+        }
+    }
+}
+
 impl InputTensor {
+    /// A tensor whose values are not JSON.
+    pub(in crate::http) fn new(
+        name: String,
+        shape: Vec<usize>,
+        datatype: Datatype,
+        values: Values,
+    ) -> Self {
+        Self {
+            name,
+            shape,
+            datatype,
+            parameters: Parameters::default(),
+            data: Value::Null,
+            values: Some(values),
+        }
+    }
+
     /// The texts of a tensor of BYTES.
     pub(super) fn texts(&self) -> Result<Vec<String>, Refusal> {
         if self.datatype != Datatype::Bytes {
             return Err(self.wrong("texts have the datatype BYTES"));
         }
-        let texts = if let Some(bytes) = &self.bytes {
-            self.texts_of_bytes(bytes)?
-        } else {
-            let text = |value: &Value| value.as_str().map(str::to_owned);
-            self.flat(text, "a string")?
+        let texts = match &self.values {
+            None => self.flat(|value| value.as_str().map(str::to_owned), "a string")?,
+            Some(Values::Bytes(bytes)) => self.texts_of_bytes(bytes)?,
+            Some(Values::Texts(texts)) => {
+                let texts = texts.iter().enumerate();
+                let read = texts.map(|(index, text)| self.text(index, text));
+                read.collect::<Result<_, _>>()?
+            }
+            Some(Values::Integers(_)) => return Err(self.wrong("its values are numbers")),
         };
         self.check_count(texts.len())?;
         Ok(texts)
@@ -98,24 +140,42 @@ impl InputTensor {
 
     /// The values of a tensor of integers.
     pub(super) fn integers(&self) -> Result<Vec<i64>, Refusal> {
-        let values = match (&self.bytes, self.datatype) {
+        let values = match (&self.values, self.datatype) {
             (_, Datatype::Bytes) => {
                 return Err(self.wrong("ids have the datatype INT64 or INT32"));
             }
             (None, _) => self.flat(Value::as_i64, "an integer")?,
-            (Some(bytes), Datatype::Int64) => {
-                let numbers = bytes.as_chunks::<8>().0.iter();
-                numbers.map(|number| i64::from_le_bytes(*number)).collect()
+            (Some(Values::Bytes(bytes)), Datatype::Int64) => {
+                self.numbers(bytes, i64::from_le_bytes)?
             }
-            (Some(bytes), Datatype::Int32) => {
-                let numbers = bytes.as_chunks::<4>().0.iter();
-                numbers
-                    .map(|number| i64::from(i32::from_le_bytes(*number)))
-                    .collect()
+            (Some(Values::Bytes(bytes)), Datatype::Int32) => {
+                self.numbers(bytes, |number| i64::from(i32::from_le_bytes(number)))?
             }
+            (Some(Values::Integers(values)), _) => values.clone(),
+            (Some(Values::Texts(_)), _) => return Err(self.wrong("its values are texts")),
         };
         self.check_count(values.len())?;
         Ok(values)
+    }
+
+    /// Numbers of N bytes each.
+    fn numbers<const N: usize>(
+        &self,
+        bytes: &[u8],
+        read: impl Fn([u8; N]) -> i64,
+    ) -> Result<Vec<i64>, Refusal> {
+        let (numbers, rest) = bytes.as_chunks::<N>();
+        if !rest.is_empty() {
+            let count = bytes.len();
+            return Err(self.wrong(format!("{count} bytes are no numbers of {N} bytes each")));
+        }
+        Ok(numbers.iter().map(|number| read(*number)).collect())
+    }
+
+    fn text(&self, index: usize, bytes: &[u8]) -> Result<String, Refusal> {
+        let text = std::str::from_utf8(bytes);
+        let text = text.map_err(|e| self.wrong(format!("text {index} is not UTF-8: {e}")))?;
+        Ok(text.to_owned())
     }
 
     /// Each text behind its length in four bytes.
@@ -131,10 +191,7 @@ impl InputTensor {
                 let problem = format!("text {} is cut off", texts.len());
                 return Err(self.wrong(problem));
             };
-            let text = std::str::from_utf8(text).map_err(|error| {
-                self.wrong(format!("text {} is not UTF-8: {error}", texts.len()))
-            })?;
-            texts.push(text.to_owned());
+            texts.push(self.text(texts.len(), text)?);
             rest = others;
         }
         Ok(texts)
@@ -204,17 +261,7 @@ impl OutputTensor {
     /// Without its values, whose bytes are added to `bytes`.
     pub(super) fn written_beside(self, bytes: &mut Vec<u8>) -> WrittenTensor {
         let before = bytes.len();
-        match &self.data {
-            Data::Bytes(texts) => {
-                for text in texts {
-                    bytes.extend((text.len() as u32).to_le_bytes());
-                    bytes.extend(text.as_bytes());
-                }
-            }
-            Data::Int64(values) => bytes.extend(values.iter().flat_map(|v| v.to_le_bytes())),
-            Data::Int32(values) => bytes.extend(values.iter().flat_map(|v| v.to_le_bytes())),
-            Data::Fp32(values) => bytes.extend(values.iter().flat_map(|v| v.to_le_bytes())),
-        }
+        self.data.append_to(bytes);
         let binary_data_size = bytes.len() - before;
         WrittenTensor {
             parameters: Some(WrittenSize { binary_data_size }),
@@ -225,7 +272,22 @@ impl OutputTensor {
 }
 
 impl Data {
-    fn datatype(&self) -> &'static str {
+    /// Adds its values as little-endian bytes, each text behind its length in four of them.
+    pub(in crate::http) fn append_to(&self, bytes: &mut Vec<u8>) {
+        match self {
+            Self::Bytes(texts) => {
+                for text in texts {
+                    bytes.extend((text.len() as u32).to_le_bytes());
+                    bytes.extend(text.as_bytes());
+                }
+            }
+            Self::Int64(values) => bytes.extend(values.iter().flat_map(|v| v.to_le_bytes())),
+            Self::Int32(values) => bytes.extend(values.iter().flat_map(|v| v.to_le_bytes())),
+            Self::Fp32(values) => bytes.extend(values.iter().flat_map(|v| v.to_le_bytes())),
+        }
+    }
+
+    pub(in crate::http) fn datatype(&self) -> &'static str {
         match self {
             Self::Bytes(_) => "BYTES",
             Self::Int64(_) => "INT64",
@@ -303,6 +365,11 @@ mod tests {
             let read = attach(&mut tensors, bytes).and_then(|()| tensors[0].texts());
             assert!(read.is_err(), "{bytes:?}");
         }
+        let odd = json!({"name": "ids", "shape": [1], "datatype": "INT64",
+            "parameters": {"binary_data_size": 9}});
+        let mut tensors = [tensor(odd)];
+        attach(&mut tensors, &[0; 9]).unwrap();
+        assert!(tensors[0].integers().is_err());
         let huge = json!({"name": "ids", "shape": [usize::MAX, 9], "datatype": "INT64",
             "data": [1]});
         assert!(tensor(huge).integers().is_err());
