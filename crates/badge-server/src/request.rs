@@ -72,14 +72,23 @@ impl Terms {
 }
 
 impl Input {
+    /// Bytes that are to be tokenised.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Ids(_) => 0,
+            Self::Text(example) => {
+                example.text.len() + example.pair.as_ref().map_or(0, String::len)
+            }
+        }
+    }
+
     /// About how many tokens it will have.
     fn tokens(&self, length_max: usize) -> usize {
         match self {
             Self::Ids(encoding) => encoding.len(),
-            Self::Text(example) => {
-                let pair = example.pair.as_ref().map_or(0, String::len);
+            Self::Text(_) => {
                 let special = 2;
-                let tokens = (example.text.len() + pair) / BYTES_PER_TOKEN + special;
+                let tokens = self.bytes() / BYTES_PER_TOKEN + special;
                 tokens.min(length_max)
             }
         }
@@ -129,11 +138,13 @@ pub(crate) async fn answer(
         }
     }
     station.metrics.arrived(count);
+    let bytes = texts.iter().map(|(input, _)| input.bytes()).sum();
     let mut entry = Entry {
         terms,
         due,
         start,
         room,
+        bytes,
     };
     let texts = texts.into_iter();
     let receivers: Vec<_> = texts
@@ -166,6 +177,8 @@ struct Entry<'a> {
     start: Instant,
     /// A place for each text that has not been submitted yet.
     room: OwnedSemaphorePermit,
+    /// What all of them come to: many short texts are tokenised side by side, as a long one is aside.
+    bytes: usize,
 }
 
 /// Has a text tokenised and put into the queue.
@@ -181,7 +194,7 @@ fn submit(
     let entrance = Entrance::new(model, class, input.tokens(length_max));
     let place = entry.room.split(1);
     let (due, arrival, deadline) = (entry.due, entry.start, entry.terms.deadline());
-    pool.spawn(move || {
+    pool.run(entry.bytes, move || {
         // A caller that has gone costs nothing.
         if reply.is_closed() {
             return;

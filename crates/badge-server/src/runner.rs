@@ -130,6 +130,8 @@ pub(crate) struct Runner {
     live: Vec<Option<LiveJob>>,
     /// Tokens of the live jobs: what one step moves by one block.
     live_tokens: usize,
+    /// When the last step ended, if there has been something to do ever since.
+    busy_since: Option<Instant>,
 }
 
 /// A job whose text is in the engine.
@@ -169,6 +171,7 @@ impl Runner {
             station,
             live: (0..sequences).map(|_| None).collect(),
             live_tokens: 0,
+            busy_since: None,
         }
     }
 
@@ -179,6 +182,9 @@ impl Runner {
         let fuse = Fuse(Arc::clone(&self.station));
         loop {
             if self.engine.live() == 0 {
+                if self.station.queue.is_empty() {
+                    self.busy_since = None;
+                }
                 let Some(job) = self.station.queue.wait() else {
                     break;
                 };
@@ -280,13 +286,16 @@ impl Runner {
     fn step(&mut self) {
         let (start, tokens) = (Instant::now(), self.live_tokens);
         let report = self.engine.step();
-        let duration = start.elapsed();
+        let end = Instant::now();
         let metrics = &self.station.metrics;
-        metrics.step(report.advanced, tokens, duration);
+        metrics.step(report.advanced, tokens, end - start);
         let governor = self.station.points.governor();
         if let Some(governor) = &governor {
-            governor.stepped(tokens, duration);
+            // Letting texts in and out takes time too, the more so where connections want the same
+            // processor: who waits has to wait for all of it.
+            governor.stepped(tokens, end - self.busy_since.unwrap_or(start));
         }
+        self.busy_since = Some(end);
         for live in self.live.iter_mut().flatten() {
             live.blocks_run += 1;
         }
