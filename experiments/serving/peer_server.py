@@ -58,7 +58,8 @@ def application(args):
     labels = [config["id2label"][key] for key in sorted(config["id2label"], key=int)]
     tokenizer = Tokenizer.from_file(str(args.model / "tokenizer.json"))
     tokenizer.no_padding()
-    tokenizer.enable_truncation(args.max_length)
+    # As long as the exits were trained on, as our server has it.
+    tokenizer.enable_truncation(config["early_exit"].get("max_length") or 128)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = args.threads
     options.inter_op_num_threads = 1
@@ -115,7 +116,6 @@ def main():
     parser.add_argument("--port", type=int, default=3000)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--max-length", type=int, default=128)
     args = parser.parse_args()
     uvicorn.run(application(args), host="127.0.0.1", port=args.port, loop="uvloop", http="httptools",
                 log_level="warning", access_log=False, backlog=4096)

@@ -17,6 +17,7 @@ import json
 import pathlib
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 
@@ -28,6 +29,9 @@ from huggingface_hub import InferenceClient
 from huggingface_hub.utils import get_session
 
 HERE = pathlib.Path(__file__).resolve().parent
+sys.path.append(str(HERE.parent))
+import serving
+
 FIXTURES = HERE.parents[3] / "fixtures"
 NAME = "tiny"
 TEXTS = ["the cat sat on the mat", "a dog ran", "the old red stone bridge is not so fine after all"]
@@ -40,29 +44,6 @@ def check(condition, what):
 
 def close(found, expected, what):
     check(np.allclose(found, expected, rtol=0, atol=2e-5), f"{what}: {found}, not {expected}")
-
-
-@contextlib.contextmanager
-def server(badge, model):
-    """The addresses of `badge serve`: HTTP and gRPC."""
-    command = [badge, "serve", "--model", f"{NAME}={model}", "--policy", "full", "--hostname", "127.0.0.1", "--port", "0",
-               "--grpc-port", "0", "--shutdown-delay-s", "0", "--json-output"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    try:
-        log = []
-        for line in process.stderr:
-            log.append(line)
-            said = json.loads(line) if line.startswith("{") else {}
-            if said.get("message") == "ready":
-                break
-        else:
-            raise SystemExit("badge serve ended: " + "".join(log))
-        # Nobody reads the rest, and a full pipe would stop the server.
-        threading.Thread(target=process.stderr.read, daemon=True).start()
-        yield said["address"], said["grpc"]
-    finally:
-        process.terminate()
-        check(process.wait(40) == 0, "the server does not end well")
 
 
 def tiny_model(folder):
@@ -307,7 +288,9 @@ def main():
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         model = tiny_model(folder) if arguments.record else arguments.model or parser.error("give --model")
         rows = predicted(arguments.badge, model)
-        address, grpc_address = stack.enter_context(server(arguments.badge, model))
+        said = stack.enter_context(serving.server(
+            arguments.badge, "--model", f"{NAME}={model}", "--policy", "full", "--grpc-port", "0"))
+        address, grpc_address = said["address"], said["grpc"]
         recorder = Recorder(address) if arguments.record else None
         through = recorder.address if recorder else address
         url = f"http://{through}"

@@ -12,13 +12,15 @@ import argparse
 import contextlib
 import json
 import pathlib
-import subprocess
 import sys
 import threading
 import time
 import urllib.request
 
 from webdriver import browser, find
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
+from serving import server
 
 END, HOME, RIGHT = "\ue010", "\ue011", "\ue014"
 TEXT = "a warm and funny film that says more than it seems to"
@@ -27,29 +29,6 @@ TEXT = "a warm and funny film that says more than it seems to"
 def check(condition, what):
     if not condition:
         raise AssertionError(what)
-
-
-@contextlib.contextmanager
-def server(badge, model):
-    """The address of `badge serve`."""
-    command = [badge, "serve", "--model", model, "--hostname", "127.0.0.1", "--port", "0", "--shutdown-delay-s", "0",
-               "--slo-ms", "400", "--json-output"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    try:
-        log = []
-        for line in process.stderr:
-            log.append(line)
-            said = json.loads(line) if line.startswith("{") else {}
-            if said.get("message") == "ready":
-                break
-        else:
-            raise SystemExit("badge serve ended: " + "".join(log))
-        # Nobody reads the rest, and a full pipe would stop the server.
-        threading.Thread(target=process.stderr.read, daemon=True).start()
-        yield f"http://{said['address']}"
-    finally:
-        process.terminate()
-        process.wait(40)
 
 
 def ask(url, path, body=None):
@@ -165,7 +144,8 @@ def main():
     if not (find("driver") and find("browser")):
         print("there is no Chromium with its driver here")
         sys.exit(77)
-    with server(args.badge, args.model) as url, browser() as page:
+    with server(args.badge, "--model", args.model, "--slo-ms", "400") as said, browser() as page:
+        url = f"http://{said['address']}"
         page.size(1200, 1000)
         page.open("about:blank")
         page.requested(), page.complaints()  # what the browser's own first page did
