@@ -5,6 +5,7 @@ mod streams;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,7 @@ use tokio::runtime::Builder;
 use tokio::sync::watch;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
+use tokio_io_timeout::TimeoutStream;
 
 use crate::error::{Error, Result};
 use crate::http;
@@ -119,6 +121,7 @@ pub async fn serve(server: Arc<Server>, listeners: Listeners, stop: impl Future<
     let (closing, closed) = watch::channel(false);
     let patience = Patience {
         head: server.settings.limits.head_timeout,
+        answer: server.settings.limits.answer_timeout,
         drain: server.settings.drain_timeout,
     };
     let mut tasks = JoinSet::new();
@@ -147,6 +150,8 @@ pub async fn serve(server: Arc<Server>, listeners: Listeners, stop: impl Future<
 struct Patience {
     /// For the head of a request, and while a connection says nothing.
     head: Duration,
+    /// While a client takes nothing of what is written to it.
+    answer: Duration,
     /// For what was accepted, once the listener has closed.
     drain: Duration,
 }
@@ -203,10 +208,18 @@ fn cut_off(drain: Duration) {
     );
 }
 
-/// Serves one connection in a task of its own.
-fn connect(stream: TcpStream, app: &Router, connections: &GracefulShutdown, patience: Patience) {
+/// A connection that sends at once, and breaks off when nothing of it is taken for too long.
+fn patient(stream: TcpStream, patience: Patience) -> Pin<Box<TimeoutStream<TcpStream>>> {
     // Answers are small: waiting for more to send would only delay them.
     let _ = stream.set_nodelay(true);
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(patience.answer));
+    Box::pin(stream)
+}
+
+/// Serves one connection in a task of its own.
+fn connect(stream: TcpStream, app: &Router, connections: &GracefulShutdown, patience: Patience) {
+    let stream = patient(stream, patience);
     let service = TowerToHyperService::new(app.clone());
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

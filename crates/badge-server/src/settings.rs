@@ -79,6 +79,8 @@ pub struct Limits {
     pub head_timeout: Duration,
     /// How long a body may take to arrive.
     pub body_timeout: Duration,
+    /// How long a client may take nothing of an answer.
+    pub answer_timeout: Duration,
     /// What two strings in a list are.
     pub pair_form: PairForm,
 }
@@ -118,6 +120,7 @@ impl Default for Limits {
             default_deadline: None,
             head_timeout: Duration::from_secs(15),
             body_timeout: Duration::from_secs(30),
+            answer_timeout: Duration::from_secs(30),
             pair_form: PairForm::default(),
         }
     }

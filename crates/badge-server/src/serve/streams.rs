@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use super::{Patience, accept, cut_off};
+use super::{Patience, accept, cut_off, patient};
 
 /// How long a client that is told to go may take when it has nothing on its way: time for what was
 /// written to be sent, no more, as it may never have said a word.
@@ -37,7 +37,7 @@ pub(super) async fn listen(
 ) {
     let (leave, leaving) = watch::channel(false);
     while let Some(stream) = accept(&listener, &mut closed).await {
-        let connection = connection(stream, app.clone(), leaving.clone(), patience.head);
+        let connection = connection(stream, app.clone(), leaving.clone(), patience);
         tokio::spawn(connection);
     }
     drop((listener, leaving));
@@ -53,9 +53,9 @@ async fn connection(
     stream: TcpStream,
     app: Router,
     mut leaving: watch::Receiver<bool>,
-    patience: Duration,
+    patience: Patience,
 ) {
-    let _ = stream.set_nodelay(true);
+    let stream = patient(stream, patience);
     let activity = Activity::default();
     let service = {
         let activity = activity.clone();
@@ -78,7 +78,7 @@ async fn connection(
     tokio::select! {
         ended = serving.as_mut() => return told(ended),
         _ = leaving.wait_for(|leaving| *leaving) => {}
-        () = activity.never_within(patience) => {}
+        () = activity.never_within(patience.head) => {}
     }
     // Says which requests are the last, and ends when they are answered; before a client has
     // introduced itself, or while it does not answer, it would wait forever.

@@ -84,6 +84,23 @@ async fn those_who_read_nothing_keep_neither_others_nor_the_end_waiting() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn those_who_read_nothing_are_cut_off() {
+    let setup = Setup::new();
+    let mut settings = settings(vec![setup.model("tiny", "albert")]);
+    settings.limits.answer_timeout = PATIENCE;
+    let running = start(load(settings)).await;
+    let count = 3000;
+    let many = "GET / HTTP/1.1\r\nhost: x\r\n\r\n".repeat(count);
+    let mut deaf = TcpStream::connect(running.address).await.unwrap();
+    let _ = tokio::time::timeout(PATIENCE, deaf.write_all(many.as_bytes())).await;
+    tokio::time::sleep(PATIENCE * 5).await;
+    // Only what the system had kept for the connection is still there.
+    let answered = last_words(deaf).await.matches("HTTP/1.1 200").count();
+    assert!(answered < count, "{answered}");
+    running.go().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_no_http_is_refused_and_harms_nobody() {
     let setup = Setup::new();
     let running = start(load(settings(vec![setup.model("tiny", "albert")]))).await;
