@@ -4,7 +4,9 @@
 //!
 //! For every text of a file, in changing order: its ids made and classified by an engine, and the
 //! same asked of a server of the same model over one connection that stays open. One JSON document
-//! with medians in milliseconds; `added` is the median of the texts' differences, round by round.
+//! with medians in milliseconds; `added` is the median of the texts' differences, round by round, and
+//! `added_in` where it comes about, by what the server says of its stages: there the connection's
+//! share holds the wakes of threads on the way in and out.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -54,7 +56,16 @@ struct Client {
 struct Pair {
     tokenised: f64,
     bare: f64,
-    served: f64,
+    served: Served,
+}
+
+/// What the client measures, and what the server says of it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Served {
+    total: f64,
+    tokenised: f64,
+    queued: f64,
+    computed: f64,
 }
 
 impl Bare {
@@ -99,7 +110,7 @@ impl Client {
     }
 
     /// Milliseconds until the whole answer is there.
-    fn ask(&mut self, body: &str) -> Done<f64> {
+    fn ask(&mut self, body: &str) -> Done<Served> {
         let length = body.len();
         let request = format!(
             "POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
@@ -108,6 +119,7 @@ impl Client {
         let start = Instant::now();
         self.stream.write_all(request.as_bytes())?;
         let (mut line, mut length) = (String::new(), 0_usize);
+        let mut served = Served::default();
         self.answers.read_line(&mut line)?;
         if !line.starts_with("HTTP/1.1 200") {
             return Err(format!("the server says {line}").into());
@@ -115,16 +127,23 @@ impl Client {
         loop {
             line.clear();
             self.answers.read_line(&mut line)?;
-            if let Some(value) = line.strip_prefix("content-length: ") {
-                length = value.trim().parse()?;
-            }
-            if line == "\r\n" {
-                break;
+            match line.trim_end().split_once(": ") {
+                Some(("content-length", value)) => length = value.parse()?,
+                Some(("x-tokenization-time-us", value)) => {
+                    served.tokenised = 1e-3 * value.parse::<f64>()?;
+                }
+                Some(("x-queue-time-us", value)) => served.queued = 1e-3 * value.parse::<f64>()?,
+                Some(("x-inference-time-us", value)) => {
+                    served.computed = 1e-3 * value.parse::<f64>()?;
+                }
+                Some(_) => {}
+                None => break,
             }
         }
         let mut answer = vec![0; length];
         self.answers.read_exact(&mut answer)?;
-        Ok(milliseconds(start))
+        served.total = milliseconds(start);
+        Ok(served)
     }
 }
 
@@ -170,8 +189,17 @@ fn summary(pairs: &[Pair]) -> Value {
     json!({
         "tokenisation_ms": of(|pair| pair.tokenised),
         "bare_ms": of(|pair| pair.bare),
-        "served_ms": of(|pair| pair.served),
-        "added_ms": of(|pair| pair.served - pair.bare),
+        "served_ms": of(|pair| pair.served.total),
+        "added_ms": of(|pair| pair.served.total - pair.bare),
+        "added_in": {
+            "tokenisation_ms": of(|pair| pair.served.tokenised - pair.tokenised),
+            "queue_ms": of(|pair| pair.served.queued),
+            "computation_ms": of(|pair| pair.served.computed - (pair.bare - pair.tokenised)),
+            "connection_ms": of(|pair| {
+                let Served { total, tokenised, queued, computed } = pair.served;
+                total - tokenised - queued - computed
+            }),
+        },
     })
 }
 
