@@ -6,7 +6,8 @@
 //! same asked of a server of the same model over one connection that stays open. One JSON document
 //! with medians in milliseconds; `added` is the median of the texts' differences, round by round, and
 //! `added_in` where it comes about, by what the server says of its stages: there the connection's
-//! share holds the wakes of threads on the way in and out.
+//! share holds the wakes of threads on the way in and out. `echo` is what a byte takes to a thread
+//! that does nothing but send it back, and home again: no server is quicker than that here.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -16,10 +17,11 @@
 use std::error::Error;
 use std::future::pending;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread;
 use std::time::Instant;
 
 use badge_core::policy::{Policy, PolicySpec};
@@ -51,12 +53,13 @@ struct Client {
     answers: BufReader<TcpStream>,
 }
 
-/// Milliseconds of one text, both ways.
+/// Milliseconds of one text, both ways, and of a byte.
 #[derive(Debug, Clone, Copy)]
 struct Pair {
     tokenised: f64,
     bare: f64,
     served: Served,
+    echo: f64,
 }
 
 /// What the client measures, and what the server says of it.
@@ -147,6 +150,33 @@ impl Client {
     }
 }
 
+/// A connection to a thread that sends back what comes.
+struct Echo(TcpStream);
+
+impl Echo {
+    fn start() -> Done<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let stream = TcpStream::connect(listener.local_addr()?)?;
+        let (mut other, _) = listener.accept()?;
+        for end in [&stream, &other] {
+            end.set_nodelay(true)?;
+        }
+        thread::spawn(move || {
+            let mut byte = [0];
+            while other.read_exact(&mut byte).is_ok() && other.write_all(&byte).is_ok() {}
+        });
+        Ok(Self(stream))
+    }
+
+    /// Milliseconds until a byte is back.
+    fn ask(&mut self) -> Done<f64> {
+        let start = Instant::now();
+        self.0.write_all(&[1])?;
+        self.0.read_exact(&mut [0])?;
+        Ok(milliseconds(start))
+    }
+}
+
 fn milliseconds(start: Instant) -> f64 {
     start.elapsed().as_secs_f64() * 1e3
 }
@@ -164,8 +194,16 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
+/// What is compared.
+struct Contenders {
+    bare: Bare,
+    client: Client,
+    echo: Echo,
+}
+
 /// All texts once, both ways, the first way in turns.
-fn round(bare: &mut Bare, client: &mut Client, examples: &[Example]) -> Done<Vec<Pair>> {
+fn round(contenders: &mut Contenders, examples: &[Example]) -> Done<Vec<Pair>> {
+    let Contenders { bare, client, echo } = contenders;
     let mut pairs = Vec::with_capacity(examples.len());
     for (number, example) in examples.iter().enumerate() {
         let body = body(example);
@@ -179,6 +217,7 @@ fn round(bare: &mut Bare, client: &mut Client, examples: &[Example]) -> Done<Vec
             tokenised,
             bare: direct,
             served,
+            echo: echo.ask()?,
         });
     }
     Ok(pairs)
@@ -191,6 +230,7 @@ fn summary(pairs: &[Pair]) -> Value {
         "bare_ms": of(|pair| pair.bare),
         "served_ms": of(|pair| pair.served.total),
         "added_ms": of(|pair| pair.served.total - pair.bare),
+        "echo_ms": of(|pair| pair.echo),
         "added_in": {
             "tokenisation_ms": of(|pair| pair.served.tokenised - pair.tokenised),
             "queue_ms": of(|pair| pair.served.queued),
@@ -220,21 +260,21 @@ fn measure(arguments: &[String]) -> Done<Value> {
     settings.model.length_max = Some(128);
     settings.model.threads = threads;
     let server = Server::load(settings)?;
-    let mut bare = Bare::load(directory.as_ref(), precision, &server)?;
+    let bare = Bare::load(directory.as_ref(), precision, &server)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
     let listeners = runtime.block_on(Listeners::bind(server.settings()))?;
-    let mut client = Client::connect(listeners.address())?;
+    let mut contenders = Contenders {
+        bare,
+        client: Client::connect(listeners.address())?,
+        echo: Echo::start()?,
+    };
     runtime.spawn(serve(server, listeners, pending()));
-    round(
-        &mut bare,
-        &mut client,
-        &examples[..WARM_UP.min(examples.len())],
-    )?;
+    round(&mut contenders, &examples[..WARM_UP.min(examples.len())])?;
     let mut done = Vec::new();
     for number in 1..=rounds {
-        let pairs = round(&mut bare, &mut client, &examples)?;
+        let pairs = round(&mut contenders, &examples)?;
         done.push(summary(&pairs));
         eprintln!("round {number} of {rounds}: {}", done[number - 1]);
     }
@@ -244,9 +284,10 @@ fn measure(arguments: &[String]) -> Done<Value> {
     };
     Ok(json!({
         "texts": examples.len(), "threads": threads, "precision": precision.to_string(),
-        "instruction_set": bare.engine.isa().name(), "rounds": done,
+        "instruction_set": contenders.bare.engine.isa().name(), "rounds": done,
         "tokenisation_ms": over_rounds("tokenisation_ms"), "bare_ms": over_rounds("bare_ms"),
         "served_ms": over_rounds("served_ms"), "added_ms": over_rounds("added_ms"),
+        "echo_ms": over_rounds("echo_ms"),
     }))
 }
 
