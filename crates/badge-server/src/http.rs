@@ -89,7 +89,7 @@ pub fn grpc(server: Arc<Server>) -> Router {
         .layer(CatchPanicLayer::custom(failure::of_panic_in_grpc))
         .layer(from_fn_with_state(
             Arc::clone(&server),
-            observation::observe,
+            observation::observe_call,
         ))
         .with_state(server)
 }

@@ -32,6 +32,7 @@ mod signals;
 mod steering;
 mod telemetry;
 mod tokenization;
+mod traces;
 
 pub use error::{Error, Result};
 pub use model::ModelSource;
@@ -41,3 +42,4 @@ pub use settings::{
     Limits, ModelSettings, PairForm, Secret, Settings, default_tokenization_workers,
 };
 pub use telemetry::{LogForm, start_logging};
+pub use traces::TraceSettings;

@@ -1,6 +1,7 @@
 //! What is counted and timed, in the form that Prometheus reads.
 
 mod families;
+mod spans;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,7 @@ use prometheus_client::registry::{Registry, Unit};
 use families::{
     BuildLabels, GaugeF64, Histograms, ModelFamilies, RequestLabels, RouteLabel, seconds,
 };
+pub(crate) use spans::SpanMetrics;
 
 use crate::process::ProcessCollector;
 use crate::queue::{Outcome, Pressure};
@@ -35,6 +37,7 @@ pub(crate) struct Metrics {
     request_seconds: Histograms<RouteLabel>,
     build: Family<BuildLabels, Gauge>,
     families: ModelFamilies,
+    spans: SpanMetrics,
 }
 
 /// One model's metrics, looked up once.
@@ -147,6 +150,7 @@ impl Metrics {
             request_seconds: Family::new_with_constructor(seconds),
             build: Family::default(),
             families,
+            spans: SpanMetrics::register(registry),
             registry: Mutex::default(),
         };
         registry.register("requests", "Requests by answer", metrics.requests.clone());
@@ -184,6 +188,11 @@ impl Metrics {
         let RouteLabel { route } = labels;
         let labels = RequestLabels { route, code };
         self.requests.get_or_create(&labels).inc();
+    }
+
+    /// What becomes of spans.
+    pub(crate) fn spans(&self) -> &SpanMetrics {
+        &self.spans
     }
 
     /// The metrics of a model.

@@ -73,6 +73,8 @@ pub(crate) struct Outcome {
     pub(crate) answer: Answer,
     pub(crate) tokens: usize,
     pub(crate) tokenization: Duration,
+    /// When it came to the queue.
+    pub(crate) queued: Instant,
     pub(crate) queue: Duration,
     pub(crate) compute: Duration,
 }

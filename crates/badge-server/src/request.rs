@@ -16,6 +16,7 @@ use crate::operating_points::Choice;
 use crate::queue::{AnswerTo, Job, Outcome};
 use crate::refusal::Refusal;
 use crate::tokenization::TokenizationPool;
+use crate::traces::Notes;
 
 /// What is to be classified.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,6 +42,8 @@ pub(crate) struct Terms {
     pub(crate) arrival: Instant,
     /// How long an answer is worth anything, if the caller said so.
     pub(crate) patience: Option<Duration>,
+    /// Where to write down what becomes of them, if that is wanted.
+    pub(crate) notes: Option<Notes>,
 }
 
 /// Within how long a text of class `normal` is to be answered where no time is promised: what the
@@ -108,6 +111,9 @@ pub(crate) async fn answer(
     terms: &Terms,
 ) -> Result<Vec<Outcome>, Refusal> {
     let station = &model.station;
+    if let Some(notes) = &terms.notes {
+        notes.asked(&model.source.name, texts.len());
+    }
     if !station.is_alive() {
         return Err(Refusal::Backend(STOPPED.to_owned()));
     }
@@ -161,6 +167,9 @@ pub(crate) async fn answer(
         }
     }
     account.close(Ok(&outcomes));
+    if let Some(notes) = &terms.notes {
+        notes.answered(&outcomes);
+    }
     Ok(outcomes)
 }
 
@@ -283,6 +292,7 @@ mod tests {
                 class,
                 arrival: start,
                 patience: patience_ms.map(Duration::from_millis),
+                notes: None,
             };
             (terms.due(start, horizon) - start).as_millis()
         };

@@ -344,6 +344,7 @@ impl Runner {
             answer,
             tokens: job.encoding.len(),
             tokenization: job.tokenization,
+            queued: job.queued,
             queue: admitted - job.queued,
             compute: admitted.elapsed(),
         };

@@ -26,6 +26,7 @@ use crate::http;
 use crate::server::Server;
 use crate::settings::Settings;
 use crate::signals::Signals;
+use crate::traces::TraceSettings;
 
 /// How long to wait when the system has no room for another connection.
 const NO_ROOM_PAUSE: Duration = Duration::from_millis(50);
@@ -64,6 +65,7 @@ async fn run_until_signal(settings: Settings, start: Instant) -> Result<()> {
         address = %listeners.address(),
         grpc = listeners.grpc_address().map(tracing::field::display),
         admin = listeners.admin_address().map(tracing::field::display),
+        traces = server.settings.traces.as_ref().map(TraceSettings::collector),
         ready_ms = start.elapsed().as_millis() as u64,
         "ready"
     );
@@ -143,6 +145,9 @@ pub async fn serve(server: Arc<Server>, listeners: Listeners, stop: impl Future<
     // The receivers live as long as their tasks.
     let _ = closing.send(true);
     tasks.join_all().await;
+    if let Some(traces) = &server.traces {
+        traces.flush().await;
+    }
 }
 
 /// How long clients are waited for.

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::settings::Settings;
 use crate::tokenization::TokenizationPool;
+use crate::traces::Traces;
 
 /// How often it is looked whether a controller has come.
 const IDLE_TICK: Duration = Duration::from_millis(100);
@@ -30,6 +31,8 @@ pub struct Server {
     pub(crate) catalog: Catalog,
     pub(crate) tokenization: TokenizationPool,
     pub(crate) metrics: Arc<Metrics>,
+    /// Where spans of requests go, if anywhere.
+    pub(crate) traces: Option<Traces>,
     pub(crate) start: Instant,
     draining: AtomicBool,
 }
@@ -43,6 +46,10 @@ impl Server {
         let start = Instant::now();
         settings.check()?;
         let metrics = Arc::new(Metrics::new());
+        let traces = match &settings.traces {
+            Some(traces) => Some(Traces::start(traces, &metrics)?),
+            None => None,
+        };
         let tokenization = TokenizationPool::start(settings.tokenization_workers)?;
         let catalog = Catalog::load(&settings.models, &settings.model, &metrics)?;
         let server = Arc::new(Self {
@@ -50,6 +57,7 @@ impl Server {
             catalog,
             tokenization,
             metrics,
+            traces,
             start,
             draining: AtomicBool::new(false),
         });

@@ -10,6 +10,7 @@ use subtle::ConstantTimeEq;
 
 use crate::error::{Error, Result};
 use crate::model::ModelSource;
+use crate::traces::TraceSettings;
 
 /// All that a server is told when it starts.
 #[derive(Debug, Clone)]
@@ -34,6 +35,8 @@ pub struct Settings {
     pub admin_address: Option<SocketAddr>,
     /// The key that the admin routes ask for, if any.
     pub admin_token: Option<Secret>,
+    /// Where spans of requests go, if anywhere.
+    pub traces: Option<TraceSettings>,
     /// Between the end of readiness and the end of listening, so that balancers notice.
     pub shutdown_delay: Duration,
     /// How long accepted requests may take after that.
@@ -140,6 +143,7 @@ impl Settings {
             grpc_address: None,
             admin_address: None,
             admin_token: None,
+            traces: None,
             shutdown_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(25),
         }
@@ -173,6 +177,7 @@ impl Settings {
             return Err(Error::Setting { setting, problem });
         }
         self.check_promise()?;
+        self.traces.as_ref().map_or(Ok(()), TraceSettings::check)?;
         if self.models.is_empty() {
             let problem = "give at least one model directory".to_owned();
             let setting = "--model";

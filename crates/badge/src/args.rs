@@ -32,7 +32,7 @@ pub(crate) struct Cli {
 
 /// Variables that text-embeddings-inference reads, so that what starts it starts `serve` too. Not
 /// HOSTNAME, which every shell sets to something else.
-const PEER_VARIABLES: [&str; 12] = [
+const PEER_VARIABLES: [&str; 14] = [
     "API_KEY",
     "AUTO_TRUNCATE",
     "CORS_ALLOW_ORIGIN",
@@ -42,6 +42,8 @@ const PEER_VARIABLES: [&str; 12] = [
     "MAX_CLIENT_BATCH_SIZE",
     "MAX_CONCURRENT_REQUESTS",
     "MODEL_ID",
+    "OTLP_ENDPOINT",
+    "OTLP_SERVICE_NAME",
     "PAYLOAD_LIMIT",
     "PORT",
     "TOKENIZATION_WORKERS",

@@ -160,6 +160,58 @@ fn variables_stand_for_flags() {
     assert_eq!(serving.exit_code(), Some(0));
 }
 
+/// The first request that comes, answered with 200.
+fn take_one(listener: &TcpListener) -> (String, Vec<u8>) {
+    let (stream, _) = listener.accept().unwrap();
+    let mut stream = BufReader::new(stream);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        assert!(stream.read_line(&mut head).unwrap() > 0, "{head}");
+    }
+    let head = head.to_ascii_lowercase();
+    let length = head.split("content-length: ").nth(1).unwrap();
+    let length = length.split("\r\n").next().unwrap().parse().unwrap();
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).unwrap();
+    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+    stream.get_mut().write_all(answer).unwrap();
+    (head, body)
+}
+
+#[test]
+fn variables_of_opentelemetry_say_where_spans_go_and_what_with() {
+    let setup = Setup::new();
+    let collector = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", collector.local_addr().unwrap());
+    let arguments = "serve --hostname 127.0.0.1 --port 0 --model model --json-output";
+    let mut command = setup.command(arguments);
+    command
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", &url)
+        .env("OTEL_EXPORTER_OTLP_HEADERS", "x-key=s3cret,other=a%20b")
+        .env("OTEL_SERVICE_NAME", "classifier")
+        .env("BADGE_SHUTDOWN_DELAY_S", "0")
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let log = BufReader::new(child.stderr.take().unwrap());
+    let mut serving = Serving { child, log };
+    let ready = serving.told("ready");
+    assert_eq!(ready["traces"], format!("{url}/v1/traces"));
+    let address: SocketAddr = ready["address"].as_str().unwrap().parse().unwrap();
+    assert_eq!(predict(address, "").0, 200);
+    // Spans wait for others until the server goes.
+    serving.signal("TERM");
+    let (head, body) = take_one(&collector);
+    assert!(head.starts_with("post /v1/traces http/1.1"), "{head}");
+    assert!(head.contains("\r\nx-key: s3cret\r\n"), "{head}");
+    assert!(head.contains("\r\nother: a b\r\n"), "{head}");
+    let body = String::from_utf8_lossy(&body);
+    for part in ["classifier", "POST /predict", "badge.exit_layer", "compute"] {
+        assert!(body.contains(part), "{part}: {body}");
+    }
+    assert!(!body.contains("cat"), "{body}");
+    assert_eq!(serving.exit_code(), Some(0));
+}
+
 /// The status of a request over a connection of its own, or nothing where none was accepted.
 fn status(address: SocketAddr, request: &str) -> Option<u16> {
     let mut stream = TcpStream::connect(address).ok()?;

@@ -1,12 +1,13 @@
 //! Outcomes as answers: scores with labels, details, and headers that say where time went.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use badge_core::exit::Depth;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::observation::Arrival;
 use crate::model::{Facts, Model};
 use crate::queue::Outcome;
 use crate::scoring::{Activation, descending};
@@ -119,14 +120,14 @@ pub(crate) fn headers(
     model: &Model,
     outcomes: &[Outcome],
     characters: usize,
-    arrival: Instant,
+    arrival: &Arrival,
 ) -> HeaderMap {
     let count = outcomes.len().max(1) as u32;
     let mean = |of: fn(&Outcome) -> Duration| outcomes.iter().map(of).sum::<Duration>() / count;
     let tokenization = mean(|outcome| outcome.tokenization);
     let queue = mean(|outcome| outcome.queue);
     let compute = mean(|outcome| outcome.compute);
-    let total = arrival.elapsed();
+    let total = arrival.at.elapsed();
     let tokens: usize = outcomes.iter().map(|outcome| outcome.tokens).sum();
     let facts = &model.facts;
     let level = model.station.points.promise().level;

@@ -21,8 +21,8 @@ use super::{App, Failure, access};
 use crate::model::Model;
 use crate::refusal::Refusal;
 use crate::server::Server;
-pub(super) use framing::refused;
 use framing::{Answer, Call};
+pub(super) use framing::{code, refused};
 use messages::{
     HealthCheckRequest, HealthCheckResponse, ModelInferRequest, ModelInferResponse,
     ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse,
@@ -114,7 +114,7 @@ async fn model_infer(
         std::mem::take(&mut message.id),
     );
     let inference = message.read().map_err(Form::Grpc.of())?;
-    let inferred = inference.answer(&server, &model, &headers, arrival).await;
+    let inferred = inference.answer(&server, &model, &headers, &arrival).await;
     let mut inferred = inferred.map_err(Form::Grpc.of())?;
     let headers = std::mem::take(&mut inferred.headers);
     let mut message = ModelInferResponse::written(inferred, as_bytes);

@@ -146,7 +146,7 @@ async fn answer(
         inputs: fields.inputs,
         outputs: fields.outputs,
     };
-    let inferred = inference.answer(server, model, &headers, arrival).await?;
+    let inferred = inference.answer(server, model, &headers, &arrival).await?;
     let document = InferAnswer {
         model_name: name,
         model_version: VERSION,

@@ -1,79 +1,144 @@
-//! Every request is timed, counted, logged and given an id; none of its texts is.
+//! Every request is timed, counted, traced, logged and given an id; none of its texts is.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
+use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 
-use super::App;
 use super::failure::Told;
+use super::{App, grpc};
+use crate::server::Server;
+use crate::traces::{Ended, Incoming, Notes, Protocol, RequestSpan};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// When a request came, for handlers.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Arrival(pub(crate) Instant);
+/// When a request came, and where to write down what becomes of it, for handlers.
+#[derive(Debug, Clone)]
+pub(crate) struct Arrival {
+    pub(crate) at: Instant,
+    /// Where its span is recorded.
+    pub(crate) notes: Option<Notes>,
+}
 
 impl Arrival {
-    /// When this request came.
-    pub(crate) fn of(request: &Request) -> Instant {
+    /// Of a request that nobody observes.
+    pub(crate) fn now() -> Self {
+        Self {
+            at: Instant::now(),
+            notes: None,
+        }
+    }
+
+    /// That of this request.
+    pub(crate) fn of(request: &Request) -> Self {
         let arrival = request.extensions().get::<Self>();
-        arrival.map_or_else(Instant::now, |arrival| arrival.0)
+        arrival.map_or_else(Self::now, Self::clone)
     }
 }
 
-/// Times, counts and logs a request.
-pub(crate) async fn observe(State(server): App, mut request: Request, next: Next) -> Response {
+/// Times, counts, traces and logs a request.
+pub(crate) async fn observe(State(server): App, request: Request, next: Next) -> Response {
+    observed(&server, Protocol::Http, request, next).await
+}
+
+/// The same for a call of gRPC.
+pub(crate) async fn observe_call(State(server): App, request: Request, next: Next) -> Response {
+    observed(&server, Protocol::Grpc, request, next).await
+}
+
+async fn observed(
+    server: &Server,
+    protocol: Protocol,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let start = Instant::now();
-    request.extensions_mut().insert(Arrival(start));
-    let route = request.extensions().get::<MatchedPath>();
-    // A path that nobody has thought of may hold anything: it is no label.
-    let route = route.map_or("unknown", MatchedPath::as_str).to_owned();
+    let matched = request.extensions().get::<MatchedPath>().cloned();
+    let matched = matched.as_ref().map(MatchedPath::as_str);
     let id = request_id(request.headers());
-    let trace = Trace::of(request.headers());
+    let caller = Trace::of(request.headers());
+    let span = server.traces.as_ref().and_then(|traces| {
+        traces.begin(&Incoming {
+            protocol,
+            method: request.method(),
+            route: matched,
+            caller: caller.as_ref().map(Trace::context),
+            arrival: start,
+        })
+    });
+    let notes = span.as_ref().and_then(RequestSpan::notes);
+    let arrival = Arrival { at: start, notes };
+    request.extensions_mut().insert(arrival);
     let mut response = next.run(request).await;
     let duration = start.elapsed();
     let told = response.extensions().get::<Told>().copied();
     let status = told.map_or(response.status(), |told| told.status);
-    server.metrics.request(&route, status.as_u16(), duration);
-    let ms = duration.as_secs_f64() * 1e3;
-    let told = told.map_or("", |told| told.kind);
-    let trace_id = trace.as_ref().map_or("", Trace::id);
-    let (id_text, code) = (id.to_str().unwrap_or_default(), status.as_u16());
-    if status.is_server_error() {
-        tracing::warn!(
-            route,
-            code,
-            ms,
-            told,
-            request_id = id_text,
-            trace_id,
-            "failed"
-        );
-    } else if status.is_client_error() {
-        tracing::info!(
-            route,
-            code,
-            ms,
-            told,
-            request_id = id_text,
-            trace_id,
-            "refused"
-        );
-    } else {
-        tracing::debug!(route, code, ms, request_id = id_text, trace_id, "answered");
+    // A path that nobody has thought of may hold anything: it is no label.
+    let route = matched.unwrap_or("unknown");
+    server.metrics.request(route, status.as_u16(), duration);
+    let (trace_id, header) = match (&span, caller) {
+        (Some(span), _) => (span.trace_id(), Some(span.header())),
+        (None, Some(caller)) => {
+            let header = caller.header();
+            (caller.id, Some(header))
+        }
+        (None, None) => (String::new(), None),
+    };
+    log(&Observed {
+        route,
+        status,
+        duration,
+        told: told.map_or("", |told| told.kind),
+        id: id.to_str().unwrap_or_default(),
+        trace_id: &trace_id,
+    });
+    if let Some(span) = span {
+        span.end(&Ended {
+            status,
+            refusal: told.map(|told| told.kind),
+            grpc_code: grpc::code(response.headers()),
+        });
     }
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, id);
-    if let Some(trace) = trace {
-        headers.insert(TRACE_PARENT, trace.header());
+    if let Some(header) = header {
+        headers.insert(TRACE_PARENT, header);
     }
     response
+}
+
+/// What the log is told of a request.
+struct Observed<'a> {
+    route: &'a str,
+    status: StatusCode,
+    duration: Duration,
+    told: &'static str,
+    id: &'a str,
+    trace_id: &'a str,
+}
+
+fn log(observed: &Observed<'_>) {
+    let Observed {
+        route,
+        told,
+        trace_id,
+        ..
+    } = *observed;
+    let (code, request_id) = (observed.status.as_u16(), observed.id);
+    let ms = observed.duration.as_secs_f64() * 1e3;
+    if observed.status.is_server_error() {
+        tracing::warn!(route, code, ms, told, request_id, trace_id, "failed");
+    } else if observed.status.is_client_error() {
+        tracing::info!(route, code, ms, told, request_id, trace_id, "refused");
+    } else {
+        tracing::debug!(route, code, ms, request_id, trace_id, "answered");
+    }
 }
 
 /// The caller's id if it is a decent one, else a new one.
@@ -104,6 +169,8 @@ pub(super) fn random() -> u64 {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Trace {
     id: String,
+    /// The caller's span.
+    parent: String,
     flags: String,
 }
 
@@ -122,12 +189,20 @@ impl Trace {
         let known = version != "ff" && (version != "00" || parts.len() == 4);
         (sound && known && !zeros(id) && !zeros(parent)).then(|| Self {
             id: id.to_owned(),
+            parent: parent.to_owned(),
             flags: flags.to_owned(),
         })
     }
 
-    fn id(&self) -> &str {
-        &self.id
+    /// The caller's span, as the parent of ours.
+    fn context(&self) -> SpanContext {
+        const DIGITS: &str = "the digits have been looked at";
+        let id = TraceId::from_hex(&self.id).expect(DIGITS);
+        let parent = SpanId::from_hex(&self.parent).expect(DIGITS);
+        let flags = u8::from_str_radix(&self.flags, 16).expect(DIGITS);
+        // What else callers say of their trace is theirs, and goes to no collector from here.
+        let state = TraceState::default();
+        SpanContext::new(id, parent, TraceFlags::new(flags), true, state)
     }
 
     /// The header for the way back: the same trace, a span of ours.
@@ -170,6 +245,13 @@ mod tests {
         let header = header.to_str().unwrap();
         assert!(header.starts_with(&format!("00-{id}-")) && header.ends_with("-01"));
         assert!(!header.contains("00f067aa0ba902b7"));
+        let context = trace.context();
+        assert!(context.is_valid() && context.is_remote() && context.is_sampled());
+        let span = context.span_id().to_string();
+        assert_eq!(
+            (context.trace_id().to_string().as_str(), &*span),
+            (id, "00f067aa0ba902b7")
+        );
         for bad in [
             "",
             "00-x-y-z",

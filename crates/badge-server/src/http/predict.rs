@@ -183,7 +183,7 @@ pub(crate) async fn predict(State(server): App, request: Request) -> Result<Resp
     let model = server.catalog.model(fields.common.model.as_deref())?;
     let terms = fields
         .common
-        .terms(&headers, &server.settings.limits, arrival)?;
+        .terms(&headers, &server.settings.limits, &arrival)?;
     let policy = fields.common.policy();
     let mut witnesses = Vec::new();
     let mut texts = Vec::with_capacity(inputs.texts.len());
@@ -217,7 +217,7 @@ pub(crate) async fn predict(State(server): App, request: Request) -> Result<Resp
     } else {
         Predictions::One(items.swap_remove(0))
     };
-    let mut headers = answers::headers(&model, &outcomes, characters, arrival);
+    let mut headers = answers::headers(&model, &outcomes, characters, &arrival);
     if inputs.is_flat_pair {
         headers.insert(
             HeaderName::from_static("x-deprecation"),
@@ -263,7 +263,7 @@ pub(crate) async fn classify(State(server): App, request: Request) -> Result<Res
         .model_or_first(fields.common.model.as_deref())?;
     let terms = fields
         .common
-        .terms(&headers, &server.settings.limits, arrival)?;
+        .terms(&headers, &server.settings.limits, &arrival)?;
     let choice = model.station.points.choose(&fields.common.policy(), None)?;
     let texts = texts.into_iter();
     let texts = texts.map(|text| (text.into(), choice.clone())).collect();
@@ -277,7 +277,7 @@ pub(crate) async fn classify(State(server): App, request: Request) -> Result<Res
         .iter()
         .map(|outcome| answers::scores(&model.facts, &outcome.answer.logits, activation, None))
         .collect();
-    let headers = answers::headers(&model, &outcomes, characters, arrival);
+    let headers = answers::headers(&model, &outcomes, characters, &arrival);
     let body = Classified {
         object: "classify",
         data,

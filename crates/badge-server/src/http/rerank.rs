@@ -1,7 +1,6 @@
 //! Ranking texts by how well they answer a query: `/rerank`, and Jina's and Cohere's routes.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::Json;
 use axum::extract::{Request, State};
@@ -152,7 +151,7 @@ pub(crate) async fn rerank(State(server): App, request: Request) -> Result<Respo
             Activation::Sigmoid
         },
     };
-    let ranked = ranking.run(&server, model, (&headers, arrival)).await?;
+    let ranked = ranking.run(&server, model, (&headers, &arrival)).await?;
     let rank = |(index, score): (usize, f32)| Rank {
         index,
         text: fields.return_text.then(|| fields.texts[index].as_str()),
@@ -199,7 +198,7 @@ pub(crate) async fn cohere(State(server): App, request: Request) -> Result<Respo
 async fn documents(
     server: &Server,
     request: Request,
-    arrival: Instant,
+    arrival: Arrival,
 ) -> Result<(Ranked, Vec<Relevance>), Refusal> {
     let headers = request.headers().clone();
     let fields: DocumentFields = body::json(request, &server.settings.limits).await?;
@@ -218,7 +217,7 @@ async fn documents(
         common: &fields.common,
         activation: Activation::Sigmoid,
     };
-    let ranked = ranking.run(server, model, (&headers, arrival)).await?;
+    let ranked = ranking.run(server, model, (&headers, &arrival)).await?;
     let count = fields.top_n.unwrap_or(texts.len());
     let best = ranked.order.iter().take(count);
     let result = |(index, score): &(usize, f32)| Relevance {
@@ -237,7 +236,7 @@ impl Ranking<'_> {
         &self,
         server: &Server,
         model: Arc<Model>,
-        (headers, arrival): (&HeaderMap, Instant),
+        (headers, arrival): (&HeaderMap, &Arrival),
     ) -> Result<Ranked, Refusal> {
         check_ranks(&model)?;
         let pair = |text: &String| Example::of_pair(self.query, text);

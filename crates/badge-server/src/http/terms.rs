@@ -1,12 +1,13 @@
 //! What a request says about how it is to be treated, in its body and its headers.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::http::HeaderMap;
 use badge_core::controller::Class;
 use badge_tasks::Overlong;
 use serde::Deserialize;
 
+use super::observation::Arrival;
 use crate::operating_points::PolicyTerms;
 use crate::refusal::Refusal;
 use crate::request::Terms;
@@ -72,7 +73,7 @@ impl CommonFields {
         &self,
         headers: &HeaderMap,
         limits: &Limits,
-        arrival: Instant,
+        arrival: &Arrival,
     ) -> Result<Terms, Refusal> {
         let policy = self.policy();
         let from_body = match policy.deadline_ms.or(self.deadline_ms) {
@@ -91,8 +92,9 @@ impl CommonFields {
                 (true, Direction::Left) => Overlong::CutBeginning,
             },
             class: policy.priority.or(self.priority).unwrap_or_default(),
-            arrival,
+            arrival: arrival.at,
             patience,
+            notes: arrival.notes.clone(),
         })
     }
 }
@@ -162,7 +164,7 @@ mod tests {
             .iter()
             .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
         let limits = Limits::default();
-        fields(json).terms(&headers.collect(), &limits, Instant::now())
+        fields(json).terms(&headers.collect(), &limits, &Arrival::now())
     }
 
     #[test]

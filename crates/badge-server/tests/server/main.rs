@@ -18,3 +18,4 @@ mod rerank;
 mod setup;
 mod sockets;
 mod tokens;
+mod traces;

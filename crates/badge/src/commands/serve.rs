@@ -1,5 +1,6 @@
 //! `badge serve`: models behind HTTP.
 
+use std::env;
 use std::fs;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use badge_core::policy::PolicySpec;
 use badge_engine::Precision;
 use badge_server::{
-    Limits, LogForm, ModelSettings, ModelSource, PairForm, Secret, Settings,
+    Limits, LogForm, ModelSettings, ModelSource, PairForm, Secret, Settings, TraceSettings,
     default_tokenization_workers, run as serve, start_logging,
 };
 use clap::{Args, ValueEnum};
@@ -72,6 +73,8 @@ pub(crate) struct ServeArgs {
     limits: LimitArgs,
     #[command(flatten)]
     access: AccessArgs,
+    #[command(flatten)]
+    traces: TraceArgs,
     /// Where models and policies can be changed while serving; off by default
     #[arg(long, env = "BADGE_ADMIN_PORT", value_name = "PORT")]
     admin_port: Option<u16>,
@@ -206,6 +209,19 @@ struct AccessArgs {
     cors_allow_origin: Vec<String>,
 }
 
+/// Where spans of requests go.
+#[derive(Debug, Clone, Args)]
+struct TraceArgs {
+    /// The OpenTelemetry collector that is sent a span of every request, over OTLP/HTTP: its base
+    /// URL, such as http://localhost:4318 [default: OTEL_EXPORTER_OTLP_TRACES_ENDPOINT as it is,
+    /// else OTEL_EXPORTER_OTLP_ENDPOINT, else none]
+    #[arg(long, env = "BADGE_OTLP_ENDPOINT", value_name = "URL")]
+    otlp_endpoint: Option<String>,
+    /// The service that spans say they are of [default: OTEL_SERVICE_NAME, else badge]
+    #[arg(long, env = "BADGE_OTLP_SERVICE_NAME", value_name = "NAME")]
+    otlp_service_name: Option<String>,
+}
+
 /// [`PairForm`] as it is typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum PairArg {
@@ -266,6 +282,7 @@ impl ServeArgs {
                 access.admin_token.as_ref(),
                 access.admin_token_file.as_deref(),
             )?,
+            traces: self.traces.settings(variable)?,
             shutdown_delay: seconds("--shutdown-delay-s", self.shutdown_delay_s)?,
             drain_timeout: seconds("--drain-timeout-s", self.drain_timeout_s)?,
             ..Settings::new(models.collect::<Result<_>>()?)
@@ -301,6 +318,50 @@ impl LimitArgs {
             ..Limits::default()
         })
     }
+}
+
+impl TraceArgs {
+    /// Where spans go; `variable` is the environment, where an empty variable is none.
+    fn settings(
+        &self,
+        variable: impl Fn(&'static str) -> Option<String>,
+    ) -> Result<Option<TraceSettings>> {
+        const BASE: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+        const WHOLE: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
+        let is = |name, value: &str| variable(name).is_some_and(|v| v.eq_ignore_ascii_case(value));
+        let mut settings = if let Some(url) = &self.otlp_endpoint {
+            TraceSettings::of_base("--otlp-endpoint", url)?
+        } else if is("OTEL_SDK_DISABLED", "true") || is("OTEL_TRACES_EXPORTER", "none") {
+            return Ok(None);
+        } else if let Some(url) = variable(WHOLE) {
+            TraceSettings::of_url(WHOLE, &url)?
+        } else if let Some(url) = variable(BASE) {
+            TraceSettings::of_base(BASE, &url)?
+        } else {
+            return Ok(None);
+        };
+        let names = [
+            "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+            "OTEL_EXPORTER_OTLP_PROTOCOL",
+        ];
+        let protocol = names
+            .into_iter()
+            .find_map(|name| Some((name, variable(name)?)));
+        if let Some((name, protocol)) = protocol {
+            ensure!(
+                protocol == "http/protobuf",
+                "{name}: `{protocol}` is not spoken to collectors; http/protobuf is, mostly on \
+                 port 4318"
+            );
+        }
+        settings.service_name.clone_from(&self.otlp_service_name);
+        Ok(Some(settings))
+    }
+}
+
+fn variable(name: &'static str) -> Option<String> {
+    let value = env::var(name).ok()?.trim().to_owned();
+    (!value.is_empty()).then_some(value)
 }
 
 /// A model as it was typed: a path, or a hub id whose files are fetched.
@@ -354,4 +415,55 @@ fn key(typed: Option<&Secret>, file: Option<&Path>) -> Result<Option<Secret>> {
     secret
         .map(Some)
         .with_context(|| format!("{}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_go_where_the_flag_says_else_where_the_environment_does() {
+        let endpoint = |flag: Option<&str>, variables: &[(&str, &str)]| {
+            let arguments = TraceArgs {
+                otlp_endpoint: flag.map(str::to_owned),
+                otlp_service_name: None,
+            };
+            let variable = |name: &'static str| {
+                let found = variables.iter().find(|(given, _)| *given == name);
+                found.map(|(_, value)| (*value).to_owned())
+            };
+            let settings = arguments.settings(variable);
+            settings.map(|traces| traces.map(|traces| traces.endpoint().to_owned()))
+        };
+        let base = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://b:4318");
+        let whole = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://w/here");
+        let (disabled, none) = (
+            ("OTEL_SDK_DISABLED", "true"),
+            ("OTEL_TRACES_EXPORTER", "none"),
+        );
+        for (flag, variables, expected) in [
+            (None, &[][..], None),
+            (None, &[base], Some("http://b:4318/v1/traces")),
+            (None, &[base, whole], Some("http://w/here")),
+            (None, &[base, disabled], None),
+            (None, &[whole, none], None),
+            (
+                Some("http://f"),
+                &[base, whole, none],
+                Some("http://f/v1/traces"),
+            ),
+        ] {
+            let found = endpoint(flag, variables).unwrap();
+            assert_eq!(found.as_deref(), expected, "{flag:?} {variables:?}");
+        }
+        let grpc = ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc");
+        for (flag, variables, name) in [
+            (Some("f"), &[][..], "--otlp-endpoint"),
+            (None, &[("OTEL_EXPORTER_OTLP_ENDPOINT", "b:4317")], base.0),
+            (None, &[base, grpc], grpc.0),
+        ] {
+            let message = endpoint(flag, variables).unwrap_err().to_string();
+            assert!(message.starts_with(&format!("{name}: ")), "{message}");
+        }
+    }
 }

@@ -47,6 +47,22 @@ pub(crate) const FLAGS: &[Case] = &[
         &["--drain-timeout-s"],
     ),
     case(
+        "a collector that is no URL",
+        NOTHING,
+        "serve --model model --port 0 --otlp-endpoint localhost:4318",
+        &[
+            "--otlp-endpoint",
+            "`localhost:4318`",
+            "http://localhost:4318",
+        ],
+    ),
+    case(
+        "a collector by a scheme that is not spoken",
+        NOTHING,
+        "serve --model model --port 0 --otlp-endpoint grpc://localhost:4317",
+        &["--otlp-endpoint", "http://"],
+    ),
+    case(
         "an empty key",
         |setup| setup.write("key", "\n"),
         "serve --model model --port 0 --api-key-file key",

@@ -5,7 +5,6 @@ use std::fmt::Write;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Request};
@@ -80,7 +79,7 @@ impl Code {
 pub(super) struct Call<M> {
     pub(super) message: M,
     pub(super) headers: HeaderMap,
-    pub(super) arrival: Instant,
+    pub(super) arrival: Arrival,
 }
 
 impl<M: Message + Default> FromRequest<Arc<Server>> for Call<M> {
@@ -176,6 +175,16 @@ impl<M: Message> IntoResponse for Answer<M> {
         });
         ([(header::CONTENT_TYPE, CONTENT_TYPE)], self.headers, body).into_response()
     }
+}
+
+/// The code of an answer in gRPC's form.
+pub(in crate::http) fn code(headers: &HeaderMap) -> Option<i64> {
+    let code = headers
+        .get(CODE)
+        .map(|code| code.to_str().ok()?.parse().ok());
+    // Behind a message it comes last, and is always the same.
+    let is_message = || headers.get(header::CONTENT_TYPE).is_some_and(is_grpc);
+    code.unwrap_or_else(|| is_message().then_some(Code::Ok as i64))
 }
 
 /// The answer that says why there is none: all of it in its headers.

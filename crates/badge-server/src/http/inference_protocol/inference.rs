@@ -2,7 +2,6 @@
 //! in, tensors out.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::http::HeaderMap;
 use badge_core::controller::Class;
@@ -11,6 +10,7 @@ use serde::Deserialize;
 
 use super::tensor::{Data, InputTensor, OutputTensor};
 use crate::http::answers;
+use crate::http::observation::Arrival;
 use crate::http::terms::CommonFields;
 use crate::model::Model;
 use crate::operating_points::PolicyTerms;
@@ -108,7 +108,7 @@ impl Inference {
         server: &Server,
         model: &Arc<Model>,
         headers: &HeaderMap,
-        arrival: Instant,
+        arrival: &Arrival,
     ) -> Result<Inferred, Refusal> {
         let inputs = inputs(&self.inputs, model)?;
         let count_max = server.settings.limits.client_batch_max;
