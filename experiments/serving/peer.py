@@ -7,7 +7,7 @@ For each server the greatest Poisson rate is sought, by bisection over runs of o
 which every request is answered and the 99th percentile stays within --p99-ms. Servers take turns,
 and each round searches anew. The Python server runs without batches and with micro-batches; the
 better of the two counts. `exits` is our server with the policy of CALIBRATED's
-exit_calibration.json. Accuracy is that of the task's test rows.
+exit_calibration.json, where there is one. Accuracy is that of the task's test rows.
 
 Needs (pinned) what ../engine/peers.py needs and fastapi 0.165.0, uvicorn 0.54.0, uvloop 0.23.0,
 httptools 0.9.0.
@@ -31,7 +31,7 @@ RESOLUTION = 1.03
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=pathlib.Path, required=True)
-    parser.add_argument("--exits", type=pathlib.Path, required=True, help="the model, calibrated with --max-drop 0.01")
+    parser.add_argument("--exits", type=pathlib.Path, help="the model, calibrated with --max-drop 0.01; full depth alone without it")
     parser.add_argument("--data", required=True, help="folder of the task")
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--precision", default="int8")
@@ -43,8 +43,8 @@ def arguments():
 
 
 def chosen(args):
-    """The policy that the calibration chose."""
-    return json.loads((args.exits / "exit_calibration.json").read_text())["policy"]
+    """The policy that the calibration chose, if there is one."""
+    return args.exits and json.loads((args.exits / "exit_calibration.json").read_text())["policy"]
 
 
 def contenders(args, onnx):
@@ -55,8 +55,8 @@ def contenders(args, onnx):
         return [sys.executable, HERE / "peer_server.py", "--onnx", onnx, "--model", args.model, "--port", args.port,
                 "--threads", threads(), "--batch", batch]
 
-    return {"badge, full depth": ours("full"), "badge, exits": ours(chosen(args)), "python": python(1),
-            f"python, batches of {MOST_BATCHED}": python(MOST_BATCHED)}
+    exits = {"badge, exits": ours(chosen(args))} if args.exits else {}
+    return {"badge, full depth": ours("full"), **exits, "python": python(1), f"python, batches of {MOST_BATCHED}": python(MOST_BATCHED)}
 
 
 def search(server, args, seed):
@@ -103,8 +103,10 @@ def main():
                 with running(command, args.port, folder / "log") as server:
                     found[name].append(search(server, args, 100 * number))
                 print(f"round {number + 1}: {name}: {found[name][-1]['rate']:.1f} a second", flush=True)
-    full, exits, *peers = servers
-    results = {"p99_ms": args.p99_ms, "ratio_full": ratios(found, full, peers), "ratio_exits": ratios(found, exits, peers),
+    full, *exits, python, batches = servers
+    ratio = {"ratio_full": full, **{"ratio_exits": name for name in exits}}
+    ratio = {key: ratios(found, name, [python, batches]) for key, name in ratio.items()}
+    results = {"p99_ms": args.p99_ms, **ratio,
                "servers": {name: {"rate": spread([s["rate"] for s in searches]), "searches": searches,
                                   "accuracy": spread([p["accuracy"] for s in searches for p in s["probes"] if p["kept"]])}
                            for name, searches in found.items()}}

@@ -9,7 +9,8 @@
 # them that the overhead step asks (dev.tsv), OUT a folder for models. PYTHON has the packages that
 # peer.py names. PRECISION is what our server multiplies (int8), EPSILON and CONFIDENCE what its
 # calibration promises (0.1, 0.9), POLICIES which ones it tries (all; fewer can be certified
-# further), MINUTES how long the soak takes (60), SERVER_CPUS and CLIENT_CPUS who computes where (0, 1).
+# further), P99_MS and ROUNDS the limit and the searches of the peer step (50, 3), with FULL_ONLY
+# set without exits, MINUTES how long the soak takes (60), SERVER_CPUS and CLIENT_CPUS who computes where (0, 1).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 export BADGE=${BADGE:-$here/../../target/release/badge}
@@ -62,7 +63,9 @@ burst() {
 
 peer() {
   needs
-  "$python" "$here/peer.py" --model "$MODEL" --exits "$OUT/exits" --data "$DATA" --precision "$precision" \
+  local exits=()
+  [ -z "${FULL_ONLY:-}" ] && exits=(--exits "$OUT/exits")
+  "$python" "$here/peer.py" --model "$MODEL" "${exits[@]}" --p99-ms "${P99_MS:-50}" --rounds "${ROUNDS:-3}" --data "$DATA" --precision "$precision" \
     --out "$records/peer.json"
 }
 

@@ -106,7 +106,10 @@ def overhead():
         return None
     rows = [[name, f"{record[key]:.3f} ms"] for name, key in (
         ("ids of a text", "tokenisation_ms"), ("ids and engine", "bare_ms"), ("over HTTP", "served_ms"),
-        ("added by HTTP and scheduling", "added_ms"))]
+        ("added by HTTP and scheduling", "added_ms"), ("echo of a byte", "echo_ms"))]
+    of = {stage: statistics.median(done["added_in"][f"{stage}_ms"] for done in record["rounds"])
+          for stage in ("connection", "queue", "computation", "tokenisation")}
+    rows[4:4] = [[f"of it {stage}", f"{value:.3f} ms"] for stage, value in of.items()]
     head = f"{record['texts']} texts, {record['precision']}, {record['instruction_set']}, {record['threads']} thread(s), p50:"
     return head + "\n\n" + table(["", "one text"], rows)
 
@@ -153,9 +156,9 @@ def peer():
     found = record["results"]
     rows = [[name, span(s["rate"], "{:.1f}"), span(s["accuracy"], "{:.1f} %", 100),
              f"{statistics.median(search['unloaded_p50_ms'] for search in s['searches']):.2f} ms"] for name, s in found["servers"].items()]
+    exits = f", {span(found['ratio_exits'], '{:.2f}')} with exits" if "ratio_exits" in found else ""
     head = (f"Requests a second with every one answered and a p99 of at most {found['p99_ms']:g} ms; medians over rounds of searches. Ours over "
-            f"the better Python server: {span(found['ratio_full'], '{:.2f}')} at full depth, {span(found['ratio_exits'], '{:.2f}')} with exits. "
-            f"{machine(record)}.")
+            f"the better Python server: {span(found['ratio_full'], '{:.2f}')} at full depth{exits}. {machine(record)}.")
     return head + "\n\n" + table(["server", "requests / s", "accuracy", "unloaded p50"], rows)
 
 

@@ -208,8 +208,8 @@ async fn clients_that_vanish_cost_nothing_and_are_counted() {
     while metric(&app, "badge_layers_executed_total{model=\"tiny\"}").await == 0.0 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    // They come after all others, to the tokeniser and to the engine.
-    let body = json!({"inputs": "a", "priority": "batch"});
+    // They come after all others, to the tokeniser, as they are not short, and to the engine.
+    let body = json!({"inputs": "a ".repeat(400), "priority": "batch"});
     let mut vanishing = Vec::new();
     for _ in 0..10 {
         vanishing.push(running.send(predict(&body)).await);

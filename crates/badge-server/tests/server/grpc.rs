@@ -371,7 +371,7 @@ async fn limits_and_the_key_hold_here_too() {
     let setup = Setup::new();
     let mut settings = settings(vec![setup.model("tiny", "albert")]);
     settings.api_key = Some("s3cret".parse().unwrap());
-    settings.limits.payload_max = 200;
+    settings.limits.payload_max = 4000;
     settings.limits.client_batch_max = 3;
     settings.model.concurrent_requests_max = 4;
     let (grpc, _) = both(settings);
@@ -385,7 +385,7 @@ async fn limits_and_the_key_hold_here_too() {
         many.bad(),
         (3, "batch size 4 > maximum allowed batch size 3")
     );
-    let large = ask(&[&"a".repeat(200)]).await;
+    let large = ask(&[&"a".repeat(4000)]).await;
     assert_eq!(large.bad().0, 8);
     assert!(
         large.problem.contains("--payload-limit"),
@@ -393,8 +393,11 @@ async fn limits_and_the_key_hold_here_too() {
         large.problem
     );
     assert_eq!(large.headers.get("grpc-retry-pushback-ms"), None);
-    // Both have asked for room before either is answered: this runtime has one thread.
-    let (first, second) = tokio::join!(ask(&["a"; 3]), ask(&["b"; 3]));
+    // Both have asked for room before either is answered: this runtime has one thread, and these
+    // texts take others their time.
+    let long = "a ".repeat(400);
+    let three = [long.as_str(); 3];
+    let (first, second) = tokio::join!(ask(&three), ask(&three));
     assert_eq!(first.code, 0, "{}", first.problem);
     assert_eq!(second.bad(), (8, "Model is overloaded"));
     for name in ["grpc-retry-pushback-ms", "x-retry-after-ms"] {

@@ -13,8 +13,10 @@ async fn a_request_beyond_the_room_is_refused_as_a_whole_and_told_when_to_come_a
     settings.model.concurrent_requests_max = 4;
     settings.limits.client_batch_max = 4;
     let app = app(settings);
-    let batch = || post(&app, "/predict", json!({"inputs": [["a"], ["b"], ["c"]]}));
-    // Both have asked for room before either is answered: this runtime has one thread.
+    // Both have asked for room before either is answered: this runtime has one thread, and these
+    // texts take others their time.
+    let three = [["a ".repeat(400)], ["b ".repeat(400)], ["c ".repeat(400)]];
+    let batch = || post(&app, "/predict", json!({"inputs": three}));
     let (first, second) = tokio::join!(batch(), batch());
     assert_eq!(first.json().as_array().unwrap().len(), 3);
     let (status, kind, message) = second.native_error();
@@ -67,8 +69,9 @@ async fn texts_of_callers_that_have_gone_are_never_computed() {
     let batch: Vec<_> = (0..24).map(|_| [&long]).collect();
     let busy = post(&app, "/predict", json!({"inputs": batch}));
     let vanishing = async {
-        // The other request is in the queue now; this one would come after it.
-        let body = json!({"inputs": "a", "priority": "batch"});
+        // The other request is on its way to the queue; this one comes after it, as it is not so
+        // short that it would be tokenised at once.
+        let body = json!({"inputs": "a ".repeat(400), "priority": "batch"});
         let request = post(&app, "/predict", body);
         let patience = std::time::Duration::from_millis(1);
         tokio::time::timeout(patience, request).await.is_err()
