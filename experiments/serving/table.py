@@ -106,10 +106,12 @@ def overhead():
         return None
     rows = [[name, f"{record[key]:.3f} ms"] for name, key in (
         ("ids of a text", "tokenisation_ms"), ("ids and engine", "bare_ms"), ("over HTTP", "served_ms"),
-        ("added by HTTP and scheduling", "added_ms"), ("echo of a byte", "echo_ms"))]
-    of = {stage: statistics.median(done["added_in"][f"{stage}_ms"] for done in record["rounds"])
-          for stage in ("connection", "queue", "computation", "tokenisation")}
-    rows[4:4] = [[f"of it {stage}", f"{value:.3f} ms"] for stage, value in of.items()]
+        ("added by HTTP and scheduling", "added_ms"), ("echo of a byte", "echo_ms")) if key in record]
+    # Records of before 2026-11-22 do not say where it comes about.
+    if "echo_ms" in record:
+        of = {stage: statistics.median(done["added_in"][f"{stage}_ms"] for done in record["rounds"])
+              for stage in ("connection", "queue", "computation", "tokenisation")}
+        rows[4:4] = [[f"of it {stage}", f"{value:.3f} ms"] for stage, value in of.items()]
     head = f"{record['texts']} texts, {record['precision']}, {record['instruction_set']}, {record['threads']} thread(s), p50:"
     return head + "\n\n" + table(["", "one text"], rows)
 
