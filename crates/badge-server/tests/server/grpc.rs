@@ -394,7 +394,7 @@ async fn limits_and_the_key_hold_here_too() {
     );
     assert_eq!(large.headers.get("grpc-retry-pushback-ms"), None);
     // Both have asked for room before either is answered: this runtime has one thread, and these
-    // texts take others their time.
+    // texts are too long to be tokenised on it.
     let long = "a ".repeat(400);
     let three = [long.as_str(); 3];
     let (first, second) = tokio::join!(ask(&three), ask(&three));

@@ -14,7 +14,7 @@ async fn a_request_beyond_the_room_is_refused_as_a_whole_and_told_when_to_come_a
     settings.limits.client_batch_max = 4;
     let app = app(settings);
     // Both have asked for room before either is answered: this runtime has one thread, and these
-    // texts take others their time.
+    // texts are too long to be tokenised on it.
     let three = [["a ".repeat(400)], ["b ".repeat(400)], ["c ".repeat(400)]];
     let batch = || post(&app, "/predict", json!({"inputs": three}));
     let (first, second) = tokio::join!(batch(), batch());
